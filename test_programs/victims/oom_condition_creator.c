@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Takes memory until there is none: the victim of most tests. */
+#include "common.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static const char usage[] =
+	"usage: oom_condition_creator [options]\n"
+	"Prints \"pid <n>\", waits for Enter, then allocates and touches block after\n"
+	"block until it has the total, or for ever.\n"
+	"  --block SIZE         of one block, K, M or G (default 1M)\n"
+	"  --total SIZE         where to stop (default: nowhere)\n"
+	"  --pace-ms N          pause after each block (default 0)\n"
+	"  --now                do not wait for Enter\n"
+	"  --start-file FILE    wait until FILE exists, not for Enter\n"
+	"  --threads N          so many threads allocate, sharing the total (default 1)\n"
+	"  --shape touch|read   who touches the pages: the program itself, or a read(2)\n"
+	"                       that meets the missing memory inside the kernel\n"
+	"  --hold               at the total, hold the memory until killed (else exit 0)\n"
+	"  --exit-file FILE     exit 0 as soon as FILE exists, from a thread of its own\n"
+	"  --exit-after-ms N    exit 0 so long after the start, likewise\n"
+	"Each page begins with a mark, so that its content can be recognised.\n";
+
+struct options {
+	size_t block, total;
+	long pace_ms, threads, exit_after_ms;
+	const char *start_file, *exit_file;
+	bool now, hold, by_read;
+};
+
+static struct options opt = { .block = 1UL << 20, .threads = 1 };
+static atomic_size_t taken;
+
+static void parse_shape(const char *shape)
+{
+	opt.by_read = !strcmp(shape, "read");
+	if (!opt.by_read && strcmp(shape, "touch"))
+		usage_exit(usage, false);
+}
+
+static void parse_options(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "block", required_argument, NULL, 'b' },
+		{ "total", required_argument, NULL, 't' },
+		{ "pace-ms", required_argument, NULL, 'p' },
+		{ "now", no_argument, NULL, 'n' },
+		{ "start-file", required_argument, NULL, 's' },
+		{ "threads", required_argument, NULL, 'T' },
+		{ "shape", required_argument, NULL, 'S' },
+		{ "hold", no_argument, NULL, 'H' },
+		{ "exit-file", required_argument, NULL, 'f' },
+		{ "exit-after-ms", required_argument, NULL, 'a' },
+		{ 0 }
+	};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'h':
+			usage_exit(usage, true);
+		case 'b':
+			opt.block = parse_size(optarg, usage);
+			break;
+		case 't':
+			opt.total = parse_size(optarg, usage);
+			break;
+		case 'p':
+			opt.pace_ms = parse_number(optarg, 0, 3600000, usage);
+			break;
+		case 'n':
+			opt.now = true;
+			break;
+		case 's':
+			opt.start_file = optarg;
+			break;
+		case 'T':
+			opt.threads = parse_number(optarg, 1, 1000, usage);
+			break;
+		case 'S':
+			parse_shape(optarg);
+			break;
+		case 'H':
+			opt.hold = true;
+			break;
+		case 'f':
+			opt.exit_file = optarg;
+			break;
+		case 'a':
+			opt.exit_after_ms = parse_number(optarg, 1, 3600000, usage);
+			break;
+		default:
+			usage_exit(usage, false);
+		}
+	}
+	if (optind != argc || opt.block < PAGE_BYTES)
+		usage_exit(usage, false);
+}
+
+/* A reserved part of the total, in bytes; 0 when all of it is taken. */
+static size_t next_share(size_t *before)
+{
+	*before = atomic_fetch_add(&taken, opt.block);
+	if (!opt.total)
+		return opt.block;
+	if (*before >= opt.total)
+		return 0;
+	return opt.total - *before < opt.block ? opt.total - *before : opt.block;
+}
+
+static void fill_by_read(void *block, size_t size)
+{
+	static atomic_int zero = -1;
+
+	if (zero < 0)
+		zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	for (size_t done = 0; done < size;) {
+		ssize_t n = read(zero, (char *)block + done, size - done);
+
+		if (n <= 0)
+			die("read");
+		done += (size_t)n;
+	}
+}
+
+static void *allocate(void *unused)
+{
+	size_t size, before;
+
+	while ((size = next_share(&before)) != 0) {
+		void *block = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (block == MAP_FAILED)
+			die("mmap");
+		if (opt.by_read)
+			fill_by_read(block, size);
+		mark_pages(block, size, before / PAGE_BYTES);
+		if (opt.pace_ms)
+			sleep_ms(opt.pace_ms);
+	}
+	return unused;
+}
+
+/* Leaves while the allocating threads may be standing in the kernel. */
+static void *leave_in_time(void *unused)
+{
+	uint64_t end = boottime_ns() + (uint64_t)opt.exit_after_ms * 1000000;
+
+	for (;;) {
+		if (opt.exit_file && !access(opt.exit_file, F_OK))
+			_exit(EXIT_OK);
+		if (opt.exit_after_ms && boottime_ns() >= end)
+			_exit(EXIT_OK);
+		sleep_ms(2);
+	}
+	return unused;
+}
+
+static void wait_for_start(void)
+{
+	int key;
+
+	if (opt.start_file) {
+		while (access(opt.start_file, F_OK))
+			sleep_ms(5);
+		return;
+	}
+	if (opt.now)
+		return;
+	printf("press Enter to begin\n");
+	fflush(stdout);
+	while ((key = getchar()) != '\n')
+		if (key == EOF)
+			_exit(EXIT_FAILED);
+}
+
+static pthread_t start(void *(*work)(void *))
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, work, NULL))
+		die("pthread_create");
+	return thread;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[1000];
+
+	parse_options(argc, argv);
+	printf("pid %d\n", getpid());
+	fflush(stdout);
+	wait_for_start();
+	if (opt.exit_file || opt.exit_after_ms)
+		start(leave_in_time);
+	for (long i = 1; i < opt.threads; i++)
+		threads[i] = start(allocate);
+	allocate(NULL);
+	for (long i = 1; i < opt.threads; i++)
+		pthread_join(threads[i], NULL);
+	printf("allocated %zu\n", opt.total);
+	fflush(stdout);
+	if (opt.hold)
+		wait_for_ever();
+	return EXIT_OK;
+}
