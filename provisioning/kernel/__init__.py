@@ -1,0 +1,1 @@
+"""Kernel sources to a bootable image; each stage can be used alone."""
