@@ -10,12 +10,12 @@ execute permission. Their paths contain no byte that needs an escape.
 An entry is what one write(2) is given, mostly one line without its newline.
 """
 
-from typing import List, Tuple
+from __future__ import annotations
 
 PATH_MAX = 4096
 
 #: (what is written, what the entry reads back as, why it is in the table)
-GOOD: List[Tuple[str, str, str]] = [
+GOOD: list[tuple[str, str, str]] = [
     ("{pid} {exe}", "{pid} {exe}", "the seed's form"),
     ("{pid} {exe}\n", "{pid} {exe}", "with the newline that echo adds"),
     ("\n\n{pid} {exe}\n\n", "{pid} {exe}", "blank lines are ignored"),
@@ -52,7 +52,7 @@ GOOD: List[Tuple[str, str, str]] = [
 ]
 
 #: (what is written, the errno of write(2), why)
-BAD: List[Tuple[str, str, str]] = [
+BAD: list[tuple[str, str, str]] = [
     # the pid
     ("{exe}", "EINVAL", "no pid"),
     ("{pid}", "EINVAL", "a pid alone"),
