@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _LINUX_GRACEFUL_SHUTDOWN_H
+#define _LINUX_GRACEFUL_SHUTDOWN_H
+
+/*
+ * A registered process gets a handler run before the OOM killer kills it.
+ * These are the hooks for mm/oom_kill.c; the rest is in mm/graceful_shutdown*.
+ */
+
+#include <linux/jump_label.h>
+#include <linux/types.h>
+
+struct mem_cgroup;
+struct mm_struct;
+struct oom_control;
+struct task_struct;
+
+/* Stabilised by oom_lock. */
+extern bool oom_killer_disabled;
+
+#ifdef CONFIG_GRACEFUL_SHUTDOWN
+
+DECLARE_STATIC_KEY_FALSE(graceful_shutdown_active);
+
+void __graceful_shutdown_choice(struct oom_control *oc);
+void graceful_shutdown_killing(struct oom_control *oc, bool group);
+void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
+
+/**
+ * graceful_shutdown_choice - give the chosen victim its grace
+ * @oc: the OOM in hand, with its victim in @oc->chosen
+ *
+ * Called with oom_lock held, which may be dropped and taken again. Afterwards
+ * @oc->chosen is the victim to kill, or (void *)-1UL where the allocation is to
+ * be tried again, or NULL where it is to fail; the reference has then been put.
+ */
+static inline void graceful_shutdown_choice(struct oom_control *oc)
+{
+	if (static_branch_unlikely(&graceful_shutdown_active))
+		__graceful_shutdown_choice(oc);
+}
+
+#else
+
+static inline void graceful_shutdown_choice(struct oom_control *oc)
+{
+}
+
+static inline void graceful_shutdown_killing(struct oom_control *oc, bool group)
+{
+}
+
+static inline void graceful_shutdown_killed(struct task_struct *victim,
+					    struct mm_struct *mm)
+{
+}
+
+#endif /* CONFIG_GRACEFUL_SHUTDOWN */
+#endif /* _LINUX_GRACEFUL_SHUTDOWN_H */

@@ -1,0 +1,958 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Graceful shutdown: a registered process gets a handler run before the OOM
+ * killer kills it.
+ *
+ * The victim is chosen as ever. If it is registered, its grace begins: the
+ * handler is started and the asker, whose allocation met the OOM, waits with
+ * oom_lock dropped until the handler has ended, the deadline has passed, or the
+ * victim is gone. Then it takes the lock again, looks whether there is memory
+ * now, and either kills or lets the allocation be tried again.
+ *
+ * What must hold:
+ *
+ *  - The kill is guaranteed. Nothing that a handler does puts it off beyond the
+ *    deadline, and a domain (a memory cgroup with what lies below it, or the
+ *    machine) waits for max_grace_ms in any minute at most.
+ *  - Who belongs to a handler's session never waits for a grace.
+ *  - Nothing is allocated between the choice and the kill.
+ *
+ * See Documentation/admin-guide/mm/graceful_shutdown.rst for the interface.
+ */
+
+#include <linux/cgroup.h>
+#include <linux/init.h>
+#include <linux/kernel.h>
+#include <linux/page_counter.h>
+#include <linux/proc_fs.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/seq_file.h>
+#include <linux/sizes.h>
+#include <linux/sysctl.h>
+#include <linux/vmstat.h>
+#include <linux/workqueue.h>
+
+#include <linux/graceful_shutdown.h>
+#include "graceful_shutdown.h"
+#include "graceful_shutdown_compat.h"
+
+/* After its grace an entry gets none for this many times its grace time. */
+#define GS_SPENT_GRACES		10
+
+/* Of a budget that is nearly used up: less than this is no grace at all. */
+#define GS_WORTHWHILE_MS	100U
+
+/* How long everything stays ready after the last registration has gone. */
+#define GS_IDLE_DELAY		(10 * HZ)
+
+DEFINE_STATIC_KEY_FALSE(graceful_shutdown_active);
+
+const struct graceful_shutdown_ops *gs_ops __read_mostly;
+DEFINE_SPINLOCK(gs_lock);
+
+static int gs_sysctl_enabled = 1;
+int gs_sysctl_grace_ms = 2000;
+int gs_sysctl_max_grace_ms = 30000;
+int gs_sysctl_max_entries = 65536;
+int gs_sysctl_max_running = 16;
+
+/* Guarded by gs_lock. */
+static struct gs_grace gs_graces[GS_MAX_RUNNING];
+static unsigned int gs_nr_graces;
+
+/* Guarded by gs_state_mutex. */
+static DEFINE_MUTEX(gs_state_mutex);
+static unsigned int gs_pins;	/* writers that are about to register */
+static bool gs_active;
+
+static void gs_upkeep(struct work_struct *work);
+static DECLARE_DELAYED_WORK(gs_upkeep_work, gs_upkeep);
+
+/*
+ * The kill in hand. Set and read with oom_lock held, between the choice and the
+ * last kill that follows from it.
+ */
+static struct {
+	const struct oom_control *oc;
+	bool group;
+} gs_kill;
+
+/* What to do about a chosen victim. */
+enum gs_answer {
+	GS_DO_KILL,
+	GS_DO_RETRY,	/* the allocation */
+	GS_DO_FAIL,	/* the allocation */
+};
+
+/* ---- small facts ------------------------------------------------------- */
+
+/* As find_lock_task_mm(): a thread that still has its mm, locked; or NULL. */
+struct task_struct *gs_lock_task_mm(struct task_struct *task)
+{
+	struct task_struct *t;
+
+	rcu_read_lock();
+	for_each_thread(task, t) {
+		task_lock(t);
+		if (t->mm)
+			goto found;
+		task_unlock(t);
+	}
+	t = NULL;
+found:
+	rcu_read_unlock();
+	return t;
+}
+
+static unsigned long gs_kb(unsigned long pages)
+{
+	return pages << (PAGE_SHIFT - 10);
+}
+
+static unsigned int gs_elapsed_us(const struct gs_grace *g)
+{
+	return div_u64(ktime_get_boottime_ns() - g->begin_ns, NSEC_PER_USEC);
+}
+
+/* Uncertain means yes: who is on its way out gets no grace. */
+static bool gs_is_dying(struct task_struct *task)
+{
+	return (task->signal->flags & SIGNAL_GROUP_EXIT) ||
+	       (task->flags & PF_EXITING) || gs_dumps_core(task) ||
+	       tsk_is_oom_victim(task);
+}
+
+static bool gs_in_domain(struct task_struct *task, struct mem_cgroup *domain)
+{
+	struct mem_cgroup *memcg;
+	bool in;
+
+	if (!domain)
+		return true;
+	rcu_read_lock();
+	memcg = mem_cgroup_from_task(task);
+	in = memcg && mem_cgroup_is_descendant(memcg, domain);
+	rcu_read_unlock();
+	return in;
+}
+
+static void gs_victim_init(struct gs_victim *v, struct task_struct *task,
+			   const struct oom_control *oc)
+{
+	v->pid = task_tgid_nr(task);
+	/* Not get_task_comm(): the lock that it takes ranks above gs_lock. */
+	memcpy(v->comm, task->comm, sizeof(v->comm));
+	v->comm[sizeof(v->comm) - 1] = '\0';
+	v->uid = from_kuid_munged(&init_user_ns, task_uid(task));
+	v->constraint = oc->constraint;
+	v->memcg = oc->memcg;
+}
+
+/* ---- enough memory ----------------------------------------------------- */
+
+static unsigned long gs_counter_room(struct page_counter *counter)
+{
+	unsigned long used = page_counter_read(counter);
+	unsigned long max = READ_ONCE(counter->max);
+
+	return used < max ? max - used : 0;
+}
+
+static unsigned long gs_memcg_room(struct mem_cgroup *memcg)
+{
+	unsigned long room = gs_counter_room(&memcg->memory);
+
+	/* v1 limits memory and swap together; without that limit it is huge. */
+	if (!cgroup_subsys_on_dfl(memory_cgrp_subsys))
+		room = min(room, gs_counter_room(&memcg->memsw));
+	return room;
+}
+
+/* A drained stock of some pages must not pass for enough. */
+static unsigned long gs_pages_wanted(const struct oom_control *oc)
+{
+	return max(1UL << oc->order, (unsigned long)SZ_1M >> PAGE_SHIFT);
+}
+
+/* Is there memory again? If so, how much of it, in kB. */
+static bool gs_enough(const struct oom_control *oc, unsigned long *free_kb)
+{
+	unsigned long wanted = gs_pages_wanted(oc);
+	unsigned long limit, room;
+
+	if (!oc->memcg) {
+		*free_kb = gs_kb(global_zone_page_state(NR_FREE_PAGES));
+		return gs_ops->zones_have(oc, wanted + gs_reserve_out());
+	}
+	limit = READ_ONCE(oc->memcg->memory.max);
+	room = gs_memcg_room(oc->memcg);
+	*free_kb = gs_kb(room);
+	return room >= min(max(wanted, limit / 64), limit / 2);
+}
+
+/* ---- the budget of waiting --------------------------------------------- */
+
+#define GS_BUDGET_SPAN_S	5
+#define GS_BUDGET_SPANS		13	/* a minute, and the span that has begun */
+#define GS_BUDGET_DOMAINS	64
+
+/**
+ * struct gs_budget - how long a domain waited lately
+ * @domain: serial number of the memcg's css, 0 for the machine
+ * @span: the newest span in @ms
+ * @ms: time waited, by span
+ */
+struct gs_budget {
+	u64 domain;
+	u64 span;
+	unsigned int ms[GS_BUDGET_SPANS];
+};
+
+/* Guarded by gs_lock. The last one is shared by all that find no place. */
+static struct gs_budget gs_budgets[GS_BUDGET_DOMAINS];
+
+static u64 gs_domain(const struct mem_cgroup *memcg)
+{
+	return memcg ? memcg->css.serial_nr : 0;
+}
+
+static u64 gs_span(void)
+{
+	return div_u64(ktime_get_boottime_ns(),
+		       GS_BUDGET_SPAN_S * (u64)NSEC_PER_SEC);
+}
+
+/* Let the spans that are too old run out; the sum of the others. */
+static unsigned int gs_budget_used(struct gs_budget *b)
+{
+	u64 now = gs_span();
+	unsigned int sum = 0;
+	int i;
+
+	if (now - b->span >= GS_BUDGET_SPANS)
+		memset(b->ms, 0, sizeof(b->ms));
+	else
+		while (b->span < now)
+			b->ms[++b->span % GS_BUDGET_SPANS] = 0;
+	b->span = now;
+	for (i = 0; i < GS_BUDGET_SPANS; i++)
+		sum += b->ms[i];
+	return sum;
+}
+
+static struct gs_budget *gs_budget_of(const struct mem_cgroup *memcg)
+{
+	struct gs_budget *b, *unused = NULL;
+	u64 domain = gs_domain(memcg);
+
+	lockdep_assert_held(&gs_lock);
+	for (b = gs_budgets; b < gs_budgets + GS_BUDGET_DOMAINS - 1; b++) {
+		bool waited = gs_budget_used(b);
+
+		if (waited && b->domain == domain)
+			return b;
+		if (!waited && !unused)
+			unused = b;
+	}
+	if (!unused) {
+		gs_budget_used(b);
+		return b;
+	}
+	unused->domain = domain;
+	return unused;
+}
+
+static unsigned int gs_budget_left(const struct mem_cgroup *memcg)
+{
+	unsigned int used = gs_budget_used(gs_budget_of(memcg));
+	unsigned int all = READ_ONCE(gs_sysctl_max_grace_ms);
+
+	return used < all ? all - used : 0;
+}
+
+static void gs_budget_charge(const struct gs_grace *g)
+{
+	struct gs_budget *b = gs_budget_of(g->who.memcg);
+
+	b->ms[b->span % GS_BUDGET_SPANS] += gs_elapsed_us(g) / 1000 + 1;
+}
+
+/* ---- a grace ----------------------------------------------------------- */
+
+/* Its askers may go on. */
+static bool gs_grace_settled(const struct gs_grace *g)
+{
+	return READ_ONCE(g->over) || READ_ONCE(g->fate) != GS_UNDECIDED;
+}
+
+static void gs_entry_spent(struct gs_entry *e, enum gs_event outcome,
+			   unsigned int grace_ms)
+{
+	e->outcome = outcome;
+	e->spent_until_ns = ktime_get_boottime_ns() +
+			    (u64)grace_ms * GS_SPENT_GRACES * NSEC_PER_MSEC;
+}
+
+/**
+ * gs_grace_end - the handler has ended, or its time is up
+ * @g: the grace
+ * @outcome: GS_DONE, GS_TIMEOUT or GS_FAILED
+ * @value: exit status in the form of wait(2), or the error number
+ *
+ * From here on nothing of the session lives.
+ */
+void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value)
+{
+	lockdep_assert_held(&gs_lock);
+	if (g->over)
+		return;
+
+	if (outcome == GS_DONE)
+		gs_event_emit(outcome, &g->who, NULL,
+			      " exit_status=%d elapsed_us=%u", value,
+			      gs_elapsed_us(g));
+	else if (outcome == GS_TIMEOUT)
+		gs_event_emit(outcome, &g->who, NULL, " elapsed_us=%u",
+			      gs_elapsed_us(g));
+	else
+		gs_event_emit(outcome, &g->who, NULL, " errno=%d", value);
+
+	if (g->fate == GS_UNDECIDED)
+		gs_budget_charge(g);
+	gs_entry_spent(g->entry, outcome, g->grace_ms);
+	g->outcome = outcome;
+	WRITE_ONCE(g->over, true);
+	gs_session_kill(g);
+	hrtimer_try_to_cancel(&g->deadline);
+	wake_up_all(&g->wait);
+}
+
+static enum hrtimer_restart gs_grace_deadline(struct hrtimer *timer)
+{
+	struct gs_grace *g = container_of(timer, struct gs_grace, deadline);
+	unsigned long flags;
+
+	spin_lock_irqsave(&gs_lock, flags);
+	/* The slot may have passed to another grace while we came here. */
+	if (g->busy && ktime_get_boottime_ns() >= g->deadline_ns)
+		gs_grace_end(g, GS_TIMEOUT, 0);
+	spin_unlock_irqrestore(&gs_lock, flags);
+	return HRTIMER_NORESTART;
+}
+
+void gs_grace_try_free(struct gs_grace *g)
+{
+	lockdep_assert_held(&gs_lock);
+	if (!g->busy || !g->over || g->waiters || !list_empty(&g->tasks))
+		return;
+	gs_entry_put(g->entry);
+	put_pid(g->victim);
+	put_pid(g->handler);
+	if (g->who.memcg)
+		css_put(&g->who.memcg->css);
+	g->handler = NULL;
+	g->busy = false;
+	gs_nr_graces--;
+	gs_upkeep_in(0);
+}
+
+/* The victim needs no kill any more. Its handler may go on to the deadline. */
+static void gs_grace_gone(struct gs_grace *g)
+{
+	lockdep_assert_held(&gs_lock);
+	if (g->fate != GS_UNDECIDED)
+		return;
+	gs_event_emit(GS_GONE, &g->who, NULL, " elapsed_us=%u",
+		      gs_elapsed_us(g));
+	if (!g->over)
+		gs_budget_charge(g);
+	WRITE_ONCE(g->fate, GS_SPARED);
+	wake_up_all(&g->wait);
+}
+
+static bool gs_global_grace_runs(void)
+{
+	struct gs_grace *g;
+	bool runs = false;
+
+	spin_lock_irq(&gs_lock);
+	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++)
+		runs |= g->busy && !g->over && !g->who.memcg;
+	spin_unlock_irq(&gs_lock);
+	return runs;
+}
+
+/*
+ * A grace to wait for: of this domain or of one below it, whoever its victim is;
+ * a global ask waits for a global grace. Or one of this very victim.
+ */
+static bool gs_grace_concerns(const struct gs_grace *g,
+			      const struct oom_control *oc,
+			      struct pid *victim)
+{
+	if (!g->busy || g->fate != GS_UNDECIDED)
+		return false;
+	/* Over, and all its askers have left: the next one just kills. */
+	if (g->over && !g->waiters)
+		return false;
+	if (g->victim == victim)
+		return true;
+	if (!g->who.memcg || !oc->memcg)
+		return !g->who.memcg && !oc->memcg;
+	return mem_cgroup_is_descendant(g->who.memcg, oc->memcg);
+}
+
+static struct gs_grace *gs_grace_join(const struct oom_control *oc,
+				      struct task_struct *victim)
+{
+	struct gs_grace *g;
+
+	spin_lock_irq(&gs_lock);
+	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
+		if (gs_grace_concerns(g, oc, task_tgid(victim))) {
+			g->waiters++;
+			break;
+		}
+	}
+	spin_unlock_irq(&gs_lock);
+	return g < gs_graces + GS_MAX_RUNNING ? g : NULL;
+}
+
+/* A free slot with a launcher. */
+static struct gs_grace *gs_grace_take(struct gs_launcher **launcher)
+{
+	struct gs_grace *g;
+
+	lockdep_assert_held(&gs_lock);
+	if (gs_nr_graces >= READ_ONCE(gs_sysctl_max_running))
+		return NULL;
+	for (g = gs_graces; g->busy; g++)
+		;
+	*launcher = gs_launcher_take(g);
+	return *launcher ? g : NULL;
+}
+
+static void gs_grace_fill(struct gs_grace *g, struct gs_entry *e,
+			  struct task_struct *victim, unsigned int grace_ms,
+			  const struct oom_control *oc)
+{
+	gs_victim_init(&g->who, victim, oc);
+	if (oc->memcg)
+		css_get(&oc->memcg->css);
+	gs_entry_get(e);
+	g->entry = e;
+	g->victim = get_pid(task_tgid(victim));
+	g->grace_ms = grace_ms;
+	g->begin_ns = ktime_get_boottime_ns();
+	g->deadline_ns = g->begin_ns + (u64)grace_ms * NSEC_PER_MSEC;
+	g->outcome = GS_NR_EVENTS;
+	g->fate = GS_UNDECIDED;
+	g->over = false;
+	g->waiters = 1;
+	g->busy = true;
+	gs_nr_graces++;
+}
+
+/* Its entry, if this victim is to have a grace now. */
+static struct gs_entry *gs_grace_due(struct task_struct *victim)
+{
+	struct gs_entry *e = gs_entry_find(task_tgid(victim));
+
+	if (!e || ktime_get_boottime_ns() < e->spent_until_ns)
+		return NULL;
+	/* Who registers a handler gets no handler's handler. */
+	if (gs_is_dying(victim) || gs_session_of(task_tgid(victim)))
+		return NULL;
+	return e;
+}
+
+static struct gs_grace *gs_grace_start(const struct oom_control *oc,
+				       struct task_struct *victim,
+				       struct gs_launcher **launcher)
+{
+	struct gs_entry *e = gs_grace_due(victim);
+	unsigned int grace_ms, left;
+	struct gs_grace *g = NULL;
+	struct gs_victim who;
+	int err = EBUSY;
+
+	lockdep_assert_held(&gs_lock);
+	if (!e)
+		return NULL;
+	grace_ms = e->grace_ms ?: READ_ONCE(gs_sysctl_grace_ms);
+	left = gs_budget_left(oc->memcg);
+	grace_ms = min(grace_ms, (unsigned int)gs_sysctl_max_grace_ms);
+	if (left >= min(grace_ms, GS_WORTHWHILE_MS)) {
+		err = EAGAIN;
+		g = gs_grace_take(launcher);
+	}
+	if (g) {
+		gs_grace_fill(g, e, victim, min(grace_ms, left), oc);
+		return g;
+	}
+	gs_victim_init(&who, victim, oc);
+	gs_event_emit(GS_FAILED, &who, NULL, " errno=%d", err);
+	gs_entry_spent(e, GS_FAILED, grace_ms);
+	return NULL;
+}
+
+/* Begin the grace of @victim, if it has one to begin. */
+static struct gs_grace *gs_grace_begin(const struct oom_control *oc,
+				       struct task_struct *victim)
+{
+	unsigned long rss = 0, swap = 0;
+	struct gs_launcher *launcher;
+	struct task_struct *t;
+	struct gs_grace *g;
+	u64 seq;
+
+	t = gs_lock_task_mm(victim);
+	if (!t)
+		return NULL;
+	rss = gs_kb(get_mm_rss(t->mm));
+	swap = gs_kb(get_mm_counter(t->mm, MM_SWAPENTS));
+	task_unlock(t);
+
+	spin_lock_irq(&gs_lock);
+	g = gs_grace_start(oc, victim, &launcher);
+	spin_unlock_irq(&gs_lock);
+	if (!g)
+		return NULL;
+
+	seq = gs_event_emit(GS_GRACE, &g->who, g->entry->argv[0],
+			    " handler_pid=%d signal=- grace_ms=%u rss_kb=%lu swap_kb=%lu total_pages=%lu points=%ld oom_score_adj=%d",
+			    pid_nr(g->handler), g->grace_ms, rss, swap,
+			    oc->totalpages, (long)oc->chosen_points,
+			    victim->signal->oom_score_adj);
+	if (oc->constraint == CONSTRAINT_NONE)
+		gs_reserve_hand_over(true);
+	hrtimer_start(&g->deadline, ns_to_ktime(g->deadline_ns),
+		      HRTIMER_MODE_ABS_SOFT);
+	gs_launcher_go(launcher, seq, rss);
+	return g;
+}
+
+/* ---- the asker --------------------------------------------------------- */
+
+/*
+ * It needs memory that its own grace is about. In a global OOM there is a
+ * reserve for that; a charge to the victim's cgroup fails (or is forced, as the
+ * kernel does it).
+ */
+static enum gs_answer gs_answer_session(const struct oom_control *oc)
+{
+	struct gs_grace *g;
+
+	if (oc->memcg)
+		return GS_DO_FAIL;
+	if (gs_reserve_hand_over(false))
+		return GS_DO_RETRY;
+	spin_lock_irq(&gs_lock);
+	g = gs_session_of(task_tgid(current));
+	if (g)
+		gs_grace_end(g, GS_FAILED, ENOMEM);
+	spin_unlock_irq(&gs_lock);
+	return GS_DO_RETRY;
+}
+
+/* As the loser of the trylock in the page allocator does. */
+static bool gs_must_not_wait(void)
+{
+	return current->flags & (PF_KTHREAD | PF_MEMALLOC);
+}
+
+/* A writer of memory.max is outside of the domain and gives up on any signal. */
+static bool gs_waits_for_a_write(const struct oom_control *oc)
+{
+	return oc->memcg && oc->gfp_mask == GFP_KERNEL &&
+	       !gs_in_domain(current, oc->memcg);
+}
+
+/* Wait with oom_lock dropped; whether the wait came to its end. */
+static bool gs_wait(struct gs_grace *g, const struct oom_control *oc)
+{
+	int interrupted;
+
+	mutex_unlock(gs_ops->oom_lock);
+	if (gs_must_not_wait()) {
+		schedule_timeout_uninterruptible(1);
+		interrupted = 1;
+	} else if (gs_waits_for_a_write(oc)) {
+		interrupted = wait_event_interruptible(g->wait,
+						       gs_grace_settled(g));
+	} else {
+		interrupted = wait_event_killable(g->wait, gs_grace_settled(g));
+	}
+	mutex_lock(gs_ops->oom_lock);
+	return !interrupted;
+}
+
+/* Might have changed while the lock was dropped. */
+static bool gs_still_killable(const struct oom_control *oc,
+			      struct task_struct *victim)
+{
+	struct task_struct *t;
+	bool ok;
+
+	if (victim->signal->oom_score_adj == OOM_SCORE_ADJ_MIN ||
+	    tsk_is_oom_victim(victim))
+		return false;
+	t = gs_lock_task_mm(victim);
+	if (!t)
+		return false;
+	ok = !test_bit(MMF_OOM_SKIP, &t->mm->flags) &&
+	     gs_in_domain(t, oc->memcg);
+	task_unlock(t);
+	return ok;
+}
+
+/* The first asker that is back decides for the others. */
+static enum gs_answer gs_decide(struct gs_grace *g,
+				const struct oom_control *oc,
+				struct task_struct *victim)
+{
+	enum gs_answer answer = GS_DO_RETRY;
+	unsigned long free_kb;
+
+	if (*gs_ops->oom_killer_disabled || g->fate != GS_UNDECIDED)
+		return GS_DO_RETRY;
+	if (gs_enough(oc, &free_kb)) {
+		spin_lock_irq(&gs_lock);
+		/* An asker for a larger domain cannot say it for this one. */
+		if (g->fate == GS_UNDECIDED && oc->memcg == g->who.memcg) {
+			g->fate = GS_SPARED;
+			gs_event_emit(GS_AVERTED, &g->who, NULL,
+				      " elapsed_us=%u free_kb=%lu",
+				      gs_elapsed_us(g), free_kb);
+		}
+		spin_unlock_irq(&gs_lock);
+		return GS_DO_RETRY;
+	}
+	if (task_tgid(victim) != g->victim || !gs_still_killable(oc, victim))
+		return GS_DO_RETRY;
+	spin_lock_irq(&gs_lock);
+	if (g->fate == GS_UNDECIDED) {
+		g->fate = GS_KILLED;
+		answer = GS_DO_KILL;
+	}
+	spin_unlock_irq(&gs_lock);
+	return answer;
+}
+
+static enum gs_answer gs_answer(const struct oom_control *oc,
+				struct task_struct *victim)
+{
+	enum gs_answer answer = GS_DO_RETRY;
+	struct gs_grace *g;
+
+	if (!READ_ONCE(gs_sysctl_enabled) || oc->order == -1 ||
+	    *gs_ops->oom_killer_disabled)
+		return GS_DO_KILL;
+	if (gs_session_has(task_tgid(current)))
+		return gs_answer_session(oc);
+	/* Inside a transaction the handler's own writes would wait for us. */
+	if (current->journal_info)
+		return GS_DO_KILL;
+
+	g = gs_grace_join(oc, victim) ?: gs_grace_begin(oc, victim);
+	if (!g)
+		return GS_DO_KILL;
+	if (gs_wait(g, oc))
+		answer = gs_decide(g, oc, victim);
+	spin_lock_irq(&gs_lock);
+	g->waiters--;
+	gs_grace_try_free(g);
+	spin_unlock_irq(&gs_lock);
+	return answer;
+}
+
+void __graceful_shutdown_choice(struct oom_control *oc)
+{
+	struct task_struct *victim = oc->chosen;
+	enum gs_answer answer;
+
+	lockdep_assert_held(gs_ops->oom_lock);
+	if (!victim || victim == (void *)-1UL)
+		return;
+	answer = gs_answer(oc, victim);
+	if (answer == GS_DO_KILL)
+		return;
+	put_task_struct(victim);
+	oc->chosen = answer == GS_DO_FAIL ? NULL : (void *)-1UL;
+}
+
+/* ---- the kill ---------------------------------------------------------- */
+
+/**
+ * graceful_shutdown_killing - the OOM killer begins to kill
+ * @oc: the OOM
+ * @group: the whole cgroup, for memory.oom.group
+ *
+ * Called with oom_lock held. @oc is used until the lock is dropped.
+ */
+void graceful_shutdown_killing(struct oom_control *oc, bool group)
+{
+	lockdep_assert_held(gs_ops ? gs_ops->oom_lock : &oom_lock);
+	gs_kill.oc = oc;
+	gs_kill.group = group;
+}
+
+/* How the grace of @victim ended, and its handler, which stays with its entry. */
+static const char *gs_kill_outcome(struct task_struct *victim,
+				   struct gs_entry **entry)
+{
+	enum gs_event outcome = GS_NR_EVENTS;
+	struct gs_entry *e;
+
+	spin_lock_irq(&gs_lock);
+	e = gs_entry_find(task_tgid(victim));
+	if (e) {
+		gs_entry_get(e);
+		if (ktime_get_boottime_ns() < e->spent_until_ns)
+			outcome = e->outcome;
+	}
+	spin_unlock_irq(&gs_lock);
+	*entry = e;
+	return gs_event_name(outcome);
+}
+
+/**
+ * graceful_shutdown_killed - the OOM killer has sent SIGKILL
+ * @victim: to whom; its task_lock is held
+ * @mm: its memory
+ */
+void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
+{
+	const struct oom_control *oc = gs_kill.oc;
+	struct gs_entry *e = NULL;
+	struct gs_victim who;
+	const char *outcome;
+
+	if (!gs_ops || !oc)
+		return;
+	outcome = gs_kill_outcome(victim, &e);
+	gs_victim_init(&who, victim, oc);
+	gs_event_emit(GS_KILL, &who, e ? e->argv[0] : "-",
+		      " outcome=%s group=%d points=%ld total_pages=%lu oom_score_adj=%d anon_kb=%lu file_kb=%lu shmem_kb=%lu swapents_kb=%lu pgtables_kb=%lu total_vm_kb=%lu by_pid=%d gfp=0x%x order=%d",
+		      outcome, gs_kill.group, (long)oc->chosen_points,
+		      oc->totalpages, victim->signal->oom_score_adj,
+		      gs_kb(get_mm_counter(mm, MM_ANONPAGES)),
+		      gs_kb(get_mm_counter(mm, MM_FILEPAGES)),
+		      gs_kb(get_mm_counter(mm, MM_SHMEMPAGES)),
+		      gs_kb(get_mm_counter(mm, MM_SWAPENTS)),
+		      mm_pgtables_bytes(mm) >> 10, gs_kb(mm->total_vm),
+		      task_tgid_nr(current), (__force unsigned int)oc->gfp_mask,
+		      oc->order);
+	gs_entry_put(e);
+}
+
+/* ---- probes ------------------------------------------------------------ */
+
+/* Called for every fork while anything is registered. */
+void graceful_shutdown_forked(struct task_struct *parent,
+			      struct task_struct *child)
+{
+	if (thread_group_leader(child))
+		gs_session_forked(task_tgid(parent), child);
+}
+
+/* A multi-threaded handler has one status for all threads, or its leader's. */
+static int gs_exit_status(struct task_struct *task)
+{
+	return task->signal->group_exit_code ?: task->group_leader->exit_code;
+}
+
+/* Called for every exit while anything is registered. */
+void graceful_shutdown_exiting(struct task_struct *task)
+{
+	struct pid *pid = task_tgid(task);
+	struct gs_grace *g, *session;
+	unsigned long flags;
+
+	if (atomic_read(&task->signal->live))
+		return;
+	spin_lock_irqsave(&gs_lock, flags);
+	gs_registry_exited(pid);
+	session = gs_session_exited(pid);
+	if (session && session->handler == pid)
+		gs_grace_end(session, GS_DONE, gs_exit_status(task));
+	if (session)
+		gs_grace_try_free(session);
+	for (g = gs_graces; gs_nr_graces && g < gs_graces + GS_MAX_RUNNING; g++)
+		if (g->busy && g->victim == pid)
+			gs_grace_gone(g);
+	if (!gs_registry_count())
+		gs_upkeep_in(GS_IDLE_DELAY);
+	spin_unlock_irqrestore(&gs_lock, flags);
+}
+
+/* ---- ready or not ------------------------------------------------------ */
+
+void gs_upkeep_in(unsigned long delay)
+{
+	/* Not later than it was going to be. */
+	if (!delay)
+		mod_delayed_work(system_unbound_wq, &gs_upkeep_work, 0);
+	else
+		queue_delayed_work(system_unbound_wq, &gs_upkeep_work, delay);
+}
+
+static int gs_switch_on(void)
+{
+	int err;
+
+	lockdep_assert_held(&gs_state_mutex);
+	err = gs_session_init();
+	if (!err)
+		err = gs_ops->probes_register();
+	if (err)
+		return err;
+	static_branch_enable(&graceful_shutdown_active);
+	gs_active = true;
+	return 0;
+}
+
+static void gs_switch_off(void)
+{
+	lockdep_assert_held(&gs_state_mutex);
+	static_branch_disable(&graceful_shutdown_active);
+	gs_ops->probes_unregister();
+	gs_launchers_drop();
+	gs_reserve_drop();
+	gs_active = false;
+}
+
+/* Keep launchers and reserve as they should be. */
+static void gs_upkeep(struct work_struct *work)
+{
+	bool postponed = gs_global_grace_runs();
+
+	mutex_lock(&gs_state_mutex);
+	if (gs_active && !gs_pins && !gs_registry_count() &&
+	    !READ_ONCE(gs_nr_graces)) {
+		gs_switch_off();
+	} else if (gs_active && !postponed) {
+		gs_launchers_fill();
+		gs_reserve_gather();
+	}
+	mutex_unlock(&gs_state_mutex);
+	if (postponed)
+		gs_upkeep_in(HZ / 10);
+}
+
+/**
+ * gs_activate - be ready for an OOM
+ *
+ * To be followed by gs_deactivate() once the entries are in the registry. May
+ * sleep.
+ *
+ * Return: 0, -ENOMEM, or -EINTR.
+ */
+int gs_activate(void)
+{
+	bool first;
+	int err = 0;
+
+	if (mutex_lock_killable(&gs_state_mutex))
+		return -EINTR;
+	first = !gs_active;
+	if (first)
+		err = gs_switch_on();
+	if (!err)
+		gs_pins++;
+	if (first && !err) {
+		gs_launchers_fill();
+		gs_launchers_wait();
+		gs_reserve_gather();
+	}
+	mutex_unlock(&gs_state_mutex);
+	return err;
+}
+
+void gs_deactivate(void)
+{
+	mutex_lock(&gs_state_mutex);
+	gs_pins--;
+	mutex_unlock(&gs_state_mutex);
+	if (!gs_registry_count())
+		gs_upkeep_in(GS_IDLE_DELAY);
+}
+
+/* ---- what user space sees of it ---------------------------------------- */
+
+static int gs_features_show(struct seq_file *m, void *v)
+{
+	enum gs_event event;
+
+	seq_printf(m, "abi=%d\nattachment=%s\nversion=%s\n", GS_ABI,
+		   gs_ops->attachment, GS_VERSION);
+	seq_puts(m, "keys=grace_ms\n");
+	seq_puts(m, "events=grace,done,timeout,failed,averted,gone,kill,lost\n");
+	seq_puts(m, "wait=in-place\n");
+	seq_printf(m, "static_usermodehelper=%d\n",
+		   IS_ENABLED(CONFIG_STATIC_USERMODEHELPER));
+	seq_printf(m, "reserve_kb=%lu\n", gs_reserve_held());
+	seq_printf(m, "entries=%u\n", gs_registry_count());
+	for (event = 0; event < GS_NR_EVENTS; event++)
+		seq_printf(m, "count_%s=%llu\n", gs_event_name(event),
+			   gs_event_count(event));
+	return 0;
+}
+
+static int gs_one = 1;
+static int gs_hour_ms = 3600 * 1000;
+static int gs_max_running = GS_MAX_RUNNING;
+
+#define GS_SYSCTL(_name, _data, _min, _max) {			\
+	.procname	= "graceful_shutdown_" _name,		\
+	.data		= _data,				\
+	.maxlen		= sizeof(int),				\
+	.mode		= 0644,					\
+	.proc_handler	= proc_dointvec_minmax,			\
+	.extra1		= _min,					\
+	.extra2		= _max,					\
+}
+
+GS_CTL_TABLE gs_sysctls[] = {
+	GS_SYSCTL("enabled", &gs_sysctl_enabled, SYSCTL_ZERO, SYSCTL_ONE),
+	GS_SYSCTL("grace_ms", &gs_sysctl_grace_ms, &gs_one,
+		  &gs_sysctl_max_grace_ms),
+	GS_SYSCTL("max_grace_ms", &gs_sysctl_max_grace_ms, &gs_one,
+		  &gs_hour_ms),
+	GS_SYSCTL("max_entries", &gs_sysctl_max_entries, SYSCTL_ZERO,
+		  SYSCTL_INT_MAX),
+	GS_SYSCTL("max_running", &gs_sysctl_max_running, &gs_one,
+		  &gs_max_running),
+	GS_CTL_TABLE_END
+};
+
+/**
+ * graceful_shutdown_attach - join the core to a kernel
+ * @ops: what the core cannot reach by itself; must stay valid
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int graceful_shutdown_attach(const struct graceful_shutdown_ops *ops)
+{
+	struct gs_grace *g;
+	int err;
+
+	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
+		INIT_LIST_HEAD(&g->tasks);
+		init_waitqueue_head(&g->wait);
+		hrtimer_init(&g->deadline, CLOCK_BOOTTIME,
+			     HRTIMER_MODE_ABS_SOFT);
+		g->deadline.function = gs_grace_deadline;
+	}
+	gs_ops = ops;
+	err = gs_events_init();
+	if (!err)
+		err = gs_registry_init();
+	if (!err && (!register_sysctl("vm", gs_sysctls) ||
+		     !proc_create_single("graceful_shutdown_features", 0444,
+					 NULL, gs_features_show)))
+		err = -ENOMEM;
+	return err;
+}

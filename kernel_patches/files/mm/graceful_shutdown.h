@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _MM_GRACEFUL_SHUTDOWN_H
+#define _MM_GRACEFUL_SHUTDOWN_H
+
+/*
+ * Inside of graceful shutdown: what its parts tell each other.
+ *
+ * Locks, outermost first:
+ *
+ *	gs_state_mutex		switching on and off; may sleep for memory
+ *	gs_registry_mutex	writers of the registry; nothing is allocated
+ *				while it is held
+ *	oom_lock		the OOM killer's own
+ *	gs_lock			entries, graces, launchers, sessions; interrupts
+ *				off, since the deadline's timer takes it
+ *	event lock		the record ring
+ *
+ * The OOM path takes none of the mutexes but oom_lock.
+ */
+
+#include <linux/cred.h>
+#include <linux/hrtimer.h>
+#include <linux/list.h>
+#include <linux/memcontrol.h>
+#include <linux/mutex.h>
+#include <linux/oom.h>
+#include <linux/path.h>
+#include <linux/pid.h>
+#include <linux/refcount.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+
+#define GS_VERSION		"0.1"
+#define GS_ABI			1
+
+#define GS_MAX_RUNNING		64	/* ceiling of max_running */
+#define GS_SESSION_TASKS	1024	/* processes of all handlers together */
+
+enum gs_event {
+	GS_GRACE,
+	GS_DONE,
+	GS_TIMEOUT,
+	GS_FAILED,
+	GS_AVERTED,
+	GS_GONE,
+	GS_KILL,
+	GS_NR_EVENTS
+};
+
+/**
+ * struct graceful_shutdown_ops - what the attachment lends to the core
+ * @attachment: "builtin" or "module"
+ * @oom_lock: serialises the OOM killer
+ * @oom_killer_disabled: the flag that oom_lock stabilises
+ * @probes_register: start calling graceful_shutdown_forked() and _exiting()
+ * @probes_unregister: stop it, and wait until the last call has returned
+ * @setsid: setsid(2)
+ * @set_root: make a directory the root and the working directory of current
+ * @transfer_creds: security_transfer_creds()
+ * @zones_have: some zone that @oc may use holds @pages above its high mark
+ * @count: count an event in /proc/vmstat, where there is a place for it
+ *
+ * These are not exported to modules, or static; everything else that the core
+ * calls is in a public header and exported.
+ */
+struct graceful_shutdown_ops {
+	const char *attachment;
+	struct mutex *oom_lock;
+	const bool *oom_killer_disabled;
+	int (*probes_register)(void);
+	void (*probes_unregister)(void);
+	int (*setsid)(void);
+	void (*set_root)(const struct path *root);
+	void (*transfer_creds)(struct cred *new, const struct cred *old);
+	bool (*zones_have)(const struct oom_control *oc, unsigned long pages);
+	void (*count)(enum gs_event event);
+};
+
+int graceful_shutdown_attach(const struct graceful_shutdown_ops *ops);
+void graceful_shutdown_forked(struct task_struct *parent,
+			      struct task_struct *child);
+void graceful_shutdown_exiting(struct task_struct *task);
+
+/* Which file a handler's path meant when it was registered. */
+struct gs_file_id {
+	dev_t dev;
+	u32 generation;
+	unsigned long ino;
+	loff_t size;
+	struct timespec64 ctime;
+};
+
+/**
+ * struct gs_entry - one registration
+ * @hash: in gs_hash, by @pid
+ * @list: in gs_entries, in the order of registration
+ * @rcu: frees it
+ * @refs: the registry's, and that of each grace and batch that uses it
+ * @serial: orders the list for readers that come back
+ * @pid: the thread group
+ * @cred: the opener's credentials
+ * @privileged: the opener had CAP_SYS_ADMIN
+ * @file: the handler's file
+ * @grace_ms: 0 means the sysctl's value when grace begins
+ * @spent_until_ns: CLOCK_BOOTTIME; until then there is no new grace
+ * @outcome: how the last grace ended, GS_NR_EVENTS before there was one
+ * @argc: words of the command
+ * @words_len: bytes behind @argv
+ * @argv: the words' addresses and NULL; the words themselves stand behind
+ *
+ * @spent_until_ns and @outcome are guarded by gs_lock, and so are the links.
+ */
+struct gs_entry {
+	struct hlist_node hash;
+	struct list_head list;
+	struct rcu_head rcu;
+	refcount_t refs;
+	u64 serial;
+	struct pid *pid;
+	const struct cred *cred;
+	bool privileged;
+	struct gs_file_id file;
+	unsigned int grace_ms;
+	u64 spent_until_ns;
+	enum gs_event outcome;
+	int argc;
+	size_t words_len;
+	char *argv[];
+};
+
+/**
+ * struct gs_victim - whom an event is about
+ * @pid: in the initial pid namespace
+ * @comm: its name
+ * @uid: in the initial user namespace
+ * @constraint: kind of OOM
+ * @memcg: the memory cgroup that met its limit, NULL for a global OOM
+ */
+struct gs_victim {
+	pid_t pid;
+	char comm[TASK_COMM_LEN];
+	uid_t uid;
+	enum oom_constraint constraint;
+	struct mem_cgroup *memcg;
+};
+
+enum gs_fate {
+	GS_UNDECIDED,
+	GS_KILLED,	/* or is about to be */
+	GS_SPARED,	/* averted, or gone by itself */
+};
+
+/**
+ * struct gs_grace - a victim in its grace, and its handler's session
+ * @busy: in use
+ * @over: the handler has ended, one way or the other
+ * @fate: what becomes of the victim
+ * @outcome: how the handler ended
+ * @entry: the registration
+ * @victim: the victim's thread group
+ * @who: the same for the event records; holds a reference on the memcg
+ * @handler: the handler's thread group
+ * @begin_ns: when the victim was chosen, CLOCK_BOOTTIME
+ * @deadline_ns: when grace ends, CLOCK_BOOTTIME
+ * @grace_ms: time between the two
+ * @deadline: the timer for it
+ * @tasks: the session: the handler and all that descends from it
+ * @waiters: askers that wait here
+ * @wait: where they do
+ *
+ * A slot is free again when @over, nobody waits, and the session is empty.
+ * Guarded by gs_lock; @fate is written with oom_lock held, too, but for GS_SPARED
+ * when the victim exits.
+ */
+struct gs_grace {
+	bool busy;
+	bool over;
+	enum gs_fate fate;
+	enum gs_event outcome;
+	struct gs_entry *entry;
+	struct pid *victim;
+	struct gs_victim who;
+	struct pid *handler;
+	u64 begin_ns;
+	u64 deadline_ns;
+	unsigned int grace_ms;
+	struct hrtimer deadline;
+	struct list_head tasks;
+	unsigned int waiters;
+	wait_queue_head_t wait;
+};
+
+struct gs_launcher;
+
+/* graceful_shutdown.c */
+extern const struct graceful_shutdown_ops *gs_ops;
+extern spinlock_t gs_lock;
+extern int gs_sysctl_grace_ms;
+extern int gs_sysctl_max_grace_ms;
+extern int gs_sysctl_max_entries;
+extern int gs_sysctl_max_running;
+void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value);
+void gs_grace_try_free(struct gs_grace *g);
+int gs_activate(void);
+void gs_deactivate(void);
+void gs_upkeep_in(unsigned long delay);
+struct task_struct *gs_lock_task_mm(struct task_struct *task);
+
+/* graceful_shutdown_registry.c */
+int gs_registry_init(void);
+unsigned int gs_registry_count(void);
+struct gs_entry *gs_entry_find(struct pid *pid);
+void gs_entry_get(struct gs_entry *e);
+void gs_entry_put(struct gs_entry *e);
+void gs_registry_exited(struct pid *pid);
+
+/* graceful_shutdown_handler.c */
+int gs_check_handler(const char *path, const struct cred *cred,
+		     struct gs_file_id *id);
+int gs_init_root(struct path *root);
+int gs_session_init(void);
+bool gs_session_has(struct pid *pid);
+struct gs_grace *gs_session_of(struct pid *pid);
+void gs_session_forked(struct pid *parent, struct task_struct *child);
+struct gs_grace *gs_session_exited(struct pid *pid);
+void gs_session_kill(struct gs_grace *g);
+void gs_launchers_fill(void);
+void gs_launchers_wait(void);
+void gs_launchers_drop(void);
+struct gs_launcher *gs_launcher_take(struct gs_grace *g);
+void gs_launcher_go(struct gs_launcher *l, u64 seq, unsigned long rss_kb);
+
+/* graceful_shutdown_reserve.c */
+void gs_reserve_gather(void);
+void gs_reserve_drop(void);
+bool gs_reserve_hand_over(bool first);
+unsigned long gs_reserve_held(void);
+unsigned long gs_reserve_out(void);
+
+/* graceful_shutdown_events.c */
+int gs_events_init(void);
+u64 gs_event_emit(enum gs_event event, const struct gs_victim *v,
+		  const char *handler, const char *fmt, ...) __printf(4, 5);
+const char *gs_event_name(enum gs_event event);
+u64 gs_event_count(enum gs_event event);
+size_t gs_memcg_path(struct mem_cgroup *memcg, char *buf, size_t size);
+const char *gs_constraint_name(enum oom_constraint constraint);
+
+#endif /* _MM_GRACEFUL_SHUTDOWN_H */

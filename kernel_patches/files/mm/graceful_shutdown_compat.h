@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _MM_GRACEFUL_SHUTDOWN_COMPAT_H
+#define _MM_GRACEFUL_SHUTDOWN_COMPAT_H
+
+/*
+ * What changed between Linux 5.4 and 6.12. Every test of a version is here,
+ * and the core is written for the newest kernel.
+ */
+
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/namei.h>
+#include <linux/proc_fs.h>
+#include <linux/sched/signal.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 6, 0)
+#define proc_ops	file_operations
+#define proc_open	open
+#define proc_read	read
+#define proc_write	write
+#define proc_lseek	llseek
+#define proc_poll	poll
+#define proc_release	release
+#endif
+
+/* Since 6.11 a table ends where its array does. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+#define GS_CTL_TABLE	static struct ctl_table
+#define GS_CTL_TABLE_END	{ }
+#else
+#define GS_CTL_TABLE	static const struct ctl_table
+#define GS_CTL_TABLE_END
+#endif
+
+static inline int gs_path_permission(const struct path *path, int mask)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
+	return inode_permission(d_inode(path->dentry), mask);
+#else
+	return path_permission(path, mask);
+#endif
+}
+
+static inline struct timespec64 gs_inode_ctime(const struct inode *inode)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+	return inode->i_ctime;
+#else
+	return inode_get_ctime(inode);
+#endif
+}
+
+/* A process that dumps core may take long to give its memory back. */
+static inline bool gs_dumps_core(struct task_struct *task)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+	return task->signal->flags & SIGNAL_GROUP_COREDUMP;
+#else
+	return task->signal->core_state;
+#endif
+}
+
+#endif /* _MM_GRACEFUL_SHUTDOWN_COMPAT_H */
