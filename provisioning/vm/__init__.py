@@ -1,0 +1,1 @@
+"""A machine when there is none: image, payload, QEMU, and what runs inside."""

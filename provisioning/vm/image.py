@@ -1,0 +1,152 @@
+"""The Debian root image of the virtual machine: made once per content, never written to again."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from provisioning import cache, commands, config
+from provisioning.errors import HostFailed
+from provisioning.progress import step
+
+RELEASE = "bookworm"
+
+#: What the guest needs, beyond a minimal Debian.
+PACKAGES = [
+    "systemd",
+    "systemd-sysv",
+    "libpam-systemd",
+    "dbus",
+    "udev",
+    "openssh-server",
+    "python3",
+    "python3-pytest",
+    "iproute2",
+    "iputils-ping",
+    "procps",
+    "kmod",
+    "util-linux",
+]
+
+#: Files of ours in the image, below this directory as they lie in the guest.
+OVERLAY = Path(__file__).parent / "guest" / "image"
+
+#: Room in the file system; the file is sparse.
+SIZE = "1200M"
+
+#: Services that cost boot time and give a test machine nothing.
+MASKED = [
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "e2scrub_reap.service",
+    "systemd-hwdb-update.service",
+    "systemd-pstore.service",
+    "getty@tty1.service",
+]
+
+#: In the tar, the key by which a client knows this image's sshd.
+HOST_KEY = "./etc/ssh/ssh_host_ed25519_key.pub"
+
+
+def root_image() -> Path:
+    """Directory with ``root.ext4`` and ``host_key.pub``; made on the first call (about a minute)."""
+    return cache.entry("vm-image", _key(), _make)
+
+
+def _key() -> str:
+    files: list[object] = []
+    for path in sorted(OVERLAY.rglob("*")):
+        if path.is_file():
+            files += [
+                path.relative_to(OVERLAY),
+                oct(path.stat().st_mode & 0o111),
+                path.read_bytes(),
+            ]
+    return cache.key_of(RELEASE, *PACKAGES, SIZE, *MASKED, *files)
+
+
+def _make(part: Path) -> None:
+    commands.which_or_hint("mmdebstrap", "mmdebstrap")
+    tar = part / "root.tar"
+    with step(f"making the guest's root image (Debian {RELEASE})"):
+        _debootstrap(tar, log=part / "mmdebstrap.log")
+        (part / "host_key.pub").write_bytes(_read_member(tar, HOST_KEY))
+        _to_ext4(tar, part / "root.ext4", part / "tree")
+        tar.unlink()
+
+
+def _debootstrap(tar: Path, log: Path) -> None:
+    """mmdebstrap keeps an apt state of its own; the host's sources are neither read nor changed."""
+    masks = " ".join(f'"$1/etc/systemd/system/{unit}"' for unit in MASKED)
+    hooks = [
+        f'tar -C {_quote(OVERLAY)} --owner=0 --group=0 -c . | tar -x --no-same-permissions -C "$1"',
+        f'for unit in {masks}; do ln -sf /dev/null "$unit"; done',
+        'chroot "$1" systemctl enable gs-payload.service systemd-networkd.service ssh.service',
+        'echo gs >"$1/etc/hostname"',
+        'printf "127.0.0.1 localhost gs\\n" >"$1/etc/hosts"',
+        'printf "/dev/vda / ext4 rw 0 0\\n" >"$1/etc/fstab"',
+    ]
+    words: list[str | Path] = ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    words += [f"--customize-hook={hook}" for hook in hooks]
+    words += [RELEASE, tar]
+    commands.run(words, log=log, timeout=1800)
+
+
+def _to_ext4(tar: Path, image: Path, tree: Path) -> None:
+    """A file system from the tar, with its owners. Device files come from the kernel's devtmpfs."""
+    script = (
+        "set -e; "
+        f"mkdir {_quote(tree)}; "
+        f"tar -xf {_quote(tar)} -C {_quote(tree)} --numeric-owner --exclude='./dev/*'; "
+        f"truncate -s {SIZE} {_quote(image)}; "
+        f"mkfs.ext4 -q -F -E lazy_itable_init=1 -d {_quote(tree)} {_quote(image)}; "
+        f"rm -rf {_quote(tree)}"
+    )
+    commands.run([*_as_owner_of_all(), "sh", "-c", script], timeout=600)
+
+
+def _as_owner_of_all() -> Sequence[str]:
+    """Root may give files to anybody; a user can within a name space of subordinate ids."""
+    if os.geteuid() == 0:
+        return ()
+    commands.which_or_hint("newuidmap", "uidmap")
+    return ("unshare", "--user", "--map-root-user", "--map-auto")
+
+
+def _read_member(tar: Path, name: str) -> bytes:
+    with tarfile.open(tar) as archive:
+        member = archive.extractfile(name)
+        if member is None:
+            raise HostFailed("the guest's root image is incomplete", f"{name} is missing")
+        return member.read()
+
+
+def _quote(path: Path) -> str:
+    text = str(path)
+    if "'" in text:
+        raise HostFailed(
+            "cannot build an image here", f"a quote in the path {text}", "use another directory"
+        )
+    return f"'{text}'"
+
+
+def ssh_key() -> Path:
+    """The private key for root in our machines; made once per cache, beside it ``.pub``."""
+    key = config.cache_dir() / "vm" / "ssh" / "id_ed25519"
+    with cache.exclusive(key):
+        if not key.exists():
+            key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            part = key.with_name("new")
+            part.unlink(missing_ok=True)
+            keygen = commands.which_or_hint("ssh-keygen", "openssh-client")
+            commands.run(
+                [keygen, "-q", "-t", "ed25519", "-N", "", "-C", "gs test machine", "-f", part]
+            )
+            part.with_name("new.pub").rename(key.with_suffix(".pub"))
+            part.rename(key)
+    return key

@@ -1,0 +1,216 @@
+"""Starting QEMU: the only module that knows its options and which accelerator works here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from provisioning import commands, config
+from provisioning.errors import VMLost
+from provisioning.progress import note
+
+PROGRAM = "qemu-system-x86_64"
+PACKAGE = "qemu-system-x86"
+
+#: Seconds a kernel gets to boot as far as its missing root under KVM before we give KVM up.
+#: A working one takes under two.
+PROBE_DEADLINE = 20.0
+
+#: Every boot: serial console, reset (which -no-reboot turns into an exit) on panic and oops,
+#: eth0 and not the name of a slot. Mitigations cost much under emulation and test nothing of ours.
+KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 oops=panic net.ifnames=0 mitigations=off"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A raw file as a virtio disk; ``/dev/vda`` is the first of a machine, and so on.
+
+    With ``discard_writes`` the guest may write, and the file stays as it is.
+    """
+
+    path: Path
+    read_only: bool = False
+    discard_writes: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One machine. ``ports``: name of a virtio serial port → the file that receives its bytes."""
+
+    kernel: Path
+    arguments: str
+    console: Path
+    drives: tuple[Drive, ...] = ()
+    ports: tuple[tuple[str, Path], ...] = ()
+    memory_mb: int = 512
+    cpus: int = 2
+    ssh_port: int | None = None
+
+
+def start(
+    spec: Spec, *, stays: bool = False, accelerator: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the machine. It dies with the thread that started it unless it ``stays``."""
+    spec.console.parent.mkdir(parents=True, exist_ok=True)
+    argv = command_line(spec, accelerator or choose_accelerator(spec.kernel))
+    own_log = spec.console.with_suffix(".qemu")
+    with own_log.open("wb") as log:
+        return commands.spawn(argv, stdout=log, stderr=subprocess.STDOUT, die_with_parent=not stays)
+
+
+def command_line(spec: Spec, accelerator: str) -> list[str]:
+    """All words of the QEMU command."""
+    program = str(commands.which_or_hint(PROGRAM, PACKAGE))
+    words = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    words += ["-machine", "pc", *_accelerator_words(accelerator)]
+    words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
+    words += ["-kernel", str(spec.kernel), "-append", f"{KERNEL_ARGUMENTS} {spec.arguments}"]
+    words += ["-chardev", f"file,id=console,path={_escape(spec.console)}"]
+    words += ["-serial", "chardev:console"]
+    words += ["-device", "virtio-rng-pci"]
+    for number, drive in enumerate(spec.drives):
+        words += _drive_words(number, drive)
+    words += _port_words(spec.ports)
+    words += _network_words(spec.ssh_port)
+    return words
+
+
+def own_words(spec: Spec) -> str:
+    """What QEMU itself said (its own errors), one line."""
+    try:
+        return " ".join(spec.console.with_suffix(".qemu").read_text(errors="replace").split())
+    except OSError:
+        return ""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def choose_accelerator(kernel: Path) -> str:
+    """``kvm`` if a kernel really booted with it on this machine, else ``tcg`` (emulation).
+
+    /dev/kvm can open and still not run a guest, so one boot with a deadline decides. The answer
+    is kept for this QEMU on this host kernel.
+    """
+    remembered = config.cache_dir() / "vm" / "accelerator.json"
+    machine = _machine_identity()
+    try:
+        known = json.loads(remembered.read_text())
+        if known["machine"] == machine:
+            return str(known["accelerator"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    accelerator = "kvm" if _kvm_boots(kernel) else "tcg"
+    if accelerator == "tcg":
+        note("KVM does not run guests here: the machine is emulated, which is slower")
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    part = remembered.with_name(f"{remembered.name}.{os.getpid()}.part")
+    part.write_text(json.dumps({"machine": machine, "accelerator": accelerator}))
+    part.rename(remembered)
+    return accelerator
+
+
+def _machine_identity() -> str:
+    version = commands.run([commands.which_or_hint(PROGRAM, PACKAGE), "--version"]).stdout
+    usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    return f"{platform.node()} {platform.release()} kvm={usable} {version.splitlines()[0]}"
+
+
+def _kvm_boots(kernel: Path) -> bool:
+    """Without a root file system the kernel panics, which ends QEMU: that far is far enough."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    with TemporaryDirectory() as folder:
+        spec = Spec(kernel, "root=/dev/none", Path(folder, "console"), memory_mb=256)
+        process = start(spec, accelerator="kvm")
+        try:
+            process.wait(timeout=PROBE_DEADLINE)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            commands.end(process, grace=1)
+        return "Kernel panic" in read_console(spec.console)
+
+
+def read_console(path: Path) -> str:
+    """The console log as text; empty if there is none."""
+    try:
+        return path.read_bytes().decode(errors="replace").replace("\r", "")
+    except OSError:
+        return ""
+
+
+def panicked(console: str) -> bool:
+    """Whether the console tells of a kernel that ended itself."""
+    return re.search(r"Kernel panic - not syncing|^.*\bOops: ", console, re.M) is not None
+
+
+def wait_for_exit(process: subprocess.Popen[bytes], deadline: float, interval: float) -> bool:
+    """Wait up to ``interval`` s, not beyond the (monotonic) deadline; True when it has ended."""
+    left = max(0.0, min(interval, deadline - time.monotonic()))
+    try:
+        process.wait(timeout=left)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def lost(spec: Spec, why: str, hint: str = "") -> VMLost:
+    """The error for a machine that went away, with the end of its console in the log."""
+    said = own_words(spec)
+    return VMLost(
+        "the virtual machine was lost",
+        f"{why} ({said})" if said else why,
+        hint or f"its console: {spec.console}",
+        log=spec.console,
+    )
+
+
+def _accelerator_words(accelerator: str) -> list[str]:
+    if accelerator == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+def _drive_words(number: int, drive: Drive) -> list[str]:
+    options = f"if=none,id=drive{number},format=raw,file={_escape(drive.path)}"
+    if drive.read_only:
+        options += ",readonly=on"
+    if drive.discard_writes:
+        options += ",snapshot=on"
+    else:
+        options += ",file.locking=off" if drive.read_only else ""
+    return ["-drive", options, "-device", f"virtio-blk-pci,drive=drive{number}"]
+
+
+def _port_words(ports: tuple[tuple[str, Path], ...]) -> list[str]:
+    words = ["-device", "virtio-serial-pci"] if ports else []
+    for number, (name, path) in enumerate(ports):
+        words += ["-chardev", f"file,id=port{number},path={_escape(path)}"]
+        words += ["-device", f"virtserialport,chardev=port{number},name={name}"]
+    return words
+
+
+def _network_words(ssh_port: int | None) -> list[str]:
+    if ssh_port is None:
+        return ["-nic", "none"]
+    forward = f"hostfwd=tcp:127.0.0.1:{ssh_port}-:22"
+    return ["-netdev", f"user,id=net,{forward}", "-device", "virtio-net-pci,netdev=net,romfile="]
+
+
+def _escape(path: Path) -> str:
+    """QEMU's option lists are split at commas; two of them mean one."""
+    return str(path).replace(",", ",,")
