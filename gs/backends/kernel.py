@@ -1,0 +1,92 @@
+"""The backend of a patched kernel: the real OOM decision, and nothing of ours stays resident."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional, Tuple
+
+    from ..procfile import Entry
+
+from ..errors import GsError, NoSuchProcess, NotSupported, PermissionDenied
+from ..paths import KernelFiles
+from ..registry import RegistryFile, features, keys_of
+from . import Armed, Backend
+
+CAP_SYS_ADMIN = 21
+
+
+class KernelBackend(Backend):
+    """/proc/graceful_shutdown and its companions."""
+
+    name = "kernel"
+    promise = "the real OOM decision, memcg and global; nothing of ours stays resident"
+
+    def __init__(self, files: Optional[KernelFiles] = None) -> None:
+        self._files = files or KernelFiles()
+
+    def unusable(self) -> Optional[GsError]:
+        try:
+            found = features(self._files)
+            RegistryFile(self._files).close()
+        except GsError as error:
+            return error
+        if found.get("static_usermodehelper") == "1":
+            return NotSupported(
+                "this kernel takes no handler",
+                "it was built with STATIC_USERMODEHELPER",
+                "boot a kernel without it",
+            )
+        # The file opens for everybody; who opened it is judged at the first write.
+        if not may_register():
+            return PermissionDenied(
+                "cannot register a handler", "that takes CAP_SYS_ADMIN", "run it as root"
+            )
+        return None
+
+    def keys(self) -> Tuple[str, ...]:
+        return keys_of(features(self._files))
+
+    def describe(self) -> str:
+        found = features(self._files)
+        return f"{self.name} ({found.get('attachment', '?')}, abi {found['abi']})"
+
+    def arm(self, entry: Entry) -> Armed:
+        return _Registered(self._files, entry)
+
+
+class _Registered(Armed):
+    """Keeps the registry open, as its opener, so that it can be taken back as another user."""
+
+    def __init__(self, files: KernelFiles, entry: Entry) -> None:
+        self._pid = entry.pid
+        self._file = RegistryFile(files)
+        try:
+            self._file.register(entry)
+        except GsError:
+            self._file.close()
+            raise
+
+    def disarm(self) -> None:
+        try:
+            self._file.unregister(self._pid)
+        except NoSuchProcess:
+            pass  # somebody else took it back already
+        self._file.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def may_register() -> bool:
+    """Whether this process has CAP_SYS_ADMIN; in which user namespace, the kernel alone can say."""
+    try:
+        with open(f"/proc/{os.getpid()}/status", encoding="utf-8", errors="replace") as status:
+            for line in status:
+                if line.startswith("CapEff:"):
+                    return bool(int(line.split()[1], 16) >> CAP_SYS_ADMIN & 1)
+    except OSError:
+        pass
+    return os.geteuid() == 0

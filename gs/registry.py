@@ -1,0 +1,365 @@
+"""The registry of the running kernel: register, unregister, list, and the handlers in it.
+
+The kernel decides everything here; what it answers with an errno becomes one GsError that says
+what to do. Its file is written with exactly one write(2) a request, which is atomic.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
+
+    Command = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
+
+from . import procfile
+from .errors import (
+    GsError,
+    InvalidHandler,
+    NoSuchProcess,
+    NotSupported,
+    PermissionDenied,
+    RegistryFull,
+    UsageError,
+)
+from .paths import KernelFiles, absolute, find_program
+from .record import Record
+
+NO_KERNEL_HINT = "boot a patched kernel; `gs-oom doctor` says what this machine offers"
+
+
+class Registration(Record):
+    """What is run for a process before the OOM killer kills it.
+
+    ``argv`` is the handler and its arguments (empty: only a signal), ``grace`` the time it gets in
+    seconds, ``signal`` a signal number for the process itself, ``scope`` whom it covers (`process`
+    or `tree`); None is the kernel's default. ``uid`` is the registrant where that is another user,
+    else None.
+    """
+
+    __slots__ = ("argv", "grace", "pid", "scope", "signal", "uid")
+
+    def __init__(
+        self,
+        pid: int,
+        argv: Sequence[str],
+        grace: Optional[float] = None,
+        signal: Optional[int] = None,
+        scope: Optional[str] = None,
+        uid: Optional[int] = None,
+    ) -> None:
+        self.pid = pid
+        self.argv = tuple(argv)
+        self.grace = grace
+        self.signal = signal
+        self.scope = scope
+        self.uid = uid
+
+    @classmethod
+    def from_entry(cls, entry: procfile.Entry) -> Registration:
+        """The same in seconds."""
+        grace = None if entry.grace_ms is None else entry.grace_ms / 1000
+        return cls(entry.pid, entry.argv, grace, entry.signal, entry.scope, entry.uid)
+
+    @property
+    def line(self) -> str:
+        """The line that asks the kernel for this."""
+        return procfile.format_command(self.to_entry())
+
+    def to_entry(self) -> procfile.Entry:
+        """The same in milliseconds."""
+        return procfile.Entry(
+            self.pid, self.argv, milliseconds(self.grace), self.signal, self.scope, self.uid
+        )
+
+
+# ------------------------------------------------------------------ what a request is made of
+
+
+def milliseconds(grace: Optional[float]) -> Optional[int]:
+    """A grace time in seconds as the kernel counts it; UsageError unless it is 1 ms or more."""
+    if grace is None:
+        return None
+    # The range comes first: infinity and NaN cannot be rounded.
+    if not 0.0005 < grace < procfile.INT_MAX / 1000:
+        raise UsageError(f"no grace time: {grace} s", "it must be 1 ms or more")
+    return round(grace * 1000)
+
+
+def handler_argv(command: Command) -> Tuple[str, ...]:
+    """The handler as it can be registered: found on PATH, absolute, executable.
+
+    ``command`` is a path alone, or a path with its arguments. Raises InvalidHandler.
+    """
+    single = isinstance(command, (str, os.PathLike))
+    words = [os.fspath(word) for word in ([command] if single else command)]  # type: ignore[list-item,union-attr]
+    if not words or not words[0]:
+        raise InvalidHandler("no handler", "an empty command", "name a program to run")
+    for word in words:
+        if not word or "\0" in word:
+            what = "an empty argument" if not word else "a NUL byte in an argument"
+            raise InvalidHandler(
+                f"cannot register {words[0]}",
+                f"{what} cannot be written in the registry",
+                "wrap the command in a script",
+            )
+    return (find_handler(words[0]), *words[1:])
+
+
+def find_handler(name: str) -> str:
+    """The absolute path of an executable file; InvalidHandler says what is wrong with it."""
+    path = find_program(name)
+    if path is None:
+        if os.path.isdir(name):
+            raise InvalidHandler(f"handler {name}", "is a directory", "name a program in it")
+        if "/" in name and os.path.exists(name):
+            raise InvalidHandler(f"handler {name}", "is not a regular file")
+        where = "no such file" if "/" in name else "not found on PATH"
+        raise InvalidHandler(f"handler {name}", where, "give the path of a program that exists")
+    path = absolute(path)
+    if not os.access(path, os.X_OK):
+        raise InvalidHandler(f"handler {path}", "is not executable", f"chmod +x {path}")
+    return path
+
+
+# ------------------------------------------------------------------ the file
+
+
+def features(files: Optional[KernelFiles] = None) -> Dict[str, str]:
+    """What this kernel offers, as its features file says; NotSupported if there is none."""
+    files = files or KernelFiles()
+    try:
+        with open(files.features, encoding="ascii", errors="replace") as file:
+            found = procfile.parse_features(file.read())
+    except FileNotFoundError:
+        raise _no_kernel(files.features) from None
+    except OSError as error:
+        raise NotSupported(f"cannot read {files.features}", error.strerror) from None
+    if found.get("abi") != "1":
+        raise NotSupported(
+            f"{files.features} says abi={found.get('abi')}",
+            "this gs knows abi=1 only",
+            "install the gs that belongs to this kernel",
+        )
+    return found
+
+
+def keys_of(found: Mapping[str, str]) -> Tuple[str, ...]:
+    """The keys of a registry line that this kernel understands."""
+    return procfile.feature_list(found, "keys")
+
+
+def _no_kernel(path: str) -> NotSupported:
+    return NotSupported(f"this kernel has no {path}", "it is not patched", NO_KERNEL_HINT)
+
+
+class RegistryFile:
+    """The open registry. Who opened it decides what it may do, also after a change of user."""
+
+    def __init__(self, files: Optional[KernelFiles] = None) -> None:
+        self.files = files or KernelFiles()
+        path = self.files.registry
+        try:
+            # O_APPEND is of no meaning to the kernel's file, but keeps recorded ones whole.
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _no_kernel(path) from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise _not_allowed(f"cannot open {path}") from None
+            raise NotSupported(f"cannot open {path}", error.strerror) from None
+
+    def register(self, entry: procfile.Entry) -> None:
+        """Write one entry; whatever was registered for the process is replaced."""
+        self._write(entry)
+
+    def unregister(self, pid: int) -> None:
+        """Take the entry of a process back; NoSuchProcess if it has none."""
+        self._write(procfile.Removal(pid))
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> RegistryFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, command: Union[procfile.Entry, procfile.Removal]) -> None:
+        data = os.fsencode(procfile.format_command(command))
+        if len(data) > procfile.LINE_MAX:
+            raise InvalidHandler(
+                "cannot register the handler",
+                f"its line has {len(data)} bytes, the kernel takes {procfile.LINE_MAX}",
+                "put the command into a script",
+            )
+        try:
+            written = os.write(self._fd, data + b"\n")
+        except OSError as error:
+            raise self._explain(error, command) from None
+        if written != len(data) + 1:
+            raise GsError("cannot register", f"only {written} of {len(data) + 1} bytes were taken")
+
+    def _explain(
+        self, error: OSError, command: Union[procfile.Entry, procfile.Removal]
+    ) -> GsError:
+        """What the kernel's errno means for this command (the table of abi.md)."""
+        code, pid = error.errno, command.pid
+        if isinstance(command, procfile.Removal):
+            if code == errno.ESRCH:
+                return NoSuchProcess(
+                    f"cannot unregister {pid}", "no such process, or it is not registered"
+                )
+            what = f"cannot unregister {pid}"
+        else:
+            what = f"cannot register {pid}"
+            handler = command.argv[0] if command.argv else "-"
+            if code == errno.ESRCH:
+                return NoSuchProcess(what, "no such process that the OOM killer could choose")
+            if code == errno.EINVAL:
+                return _bad_option(what, command, self.files)
+            if code in (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENAMETOOLONG, errno.E2BIG):
+                return InvalidHandler(f"{what}: handler {handler}", os.strerror(code))
+        if code == errno.EPERM:
+            return _not_allowed(what)
+        if code == errno.EOPNOTSUPP:
+            return NotSupported(
+                what,
+                "the kernel takes no handler from a container, a chroot, or where every user-mode"
+                " helper is replaced (STATIC_USERMODEHELPER)",
+                "register from the host",
+            )
+        if code == errno.ENOSPC:
+            return RegistryFull(
+                what,
+                "the registry is full",
+                "raise it with: sysctl -w vm.graceful_shutdown_max_entries=N",
+            )
+        return GsError(what, os.strerror(code or 0))
+
+
+def _not_allowed(what: str) -> PermissionDenied:
+    return PermissionDenied(what, "that takes CAP_SYS_ADMIN", "run it as root")
+
+
+def _bad_option(what: str, entry: procfile.Entry, files: KernelFiles) -> GsError:
+    """Why the kernel called a well-formed line EINVAL: an option it lacks, or a grace too long."""
+    known = keys_of(features(files))
+    asked = {"grace_ms": entry.grace_ms, "signal": entry.signal, "scope": entry.scope}
+    missing = [key for key, value in asked.items() if value is not None and key not in known]
+    if missing:
+        return NotSupported(what, f"this kernel does not know the option {', '.join(missing)}")
+    ceiling = files.read_sysctl("max_grace_ms")
+    if ceiling is not None and entry.grace_ms is not None and entry.grace_ms > ceiling:
+        return UsageError(
+            what,
+            f"a grace time of {entry.grace_ms} ms is over the ceiling of {ceiling} ms",
+            "shorten it, or raise sysctl vm.graceful_shutdown_max_grace_ms",
+        )
+    return UsageError(what, "the kernel calls the line malformed")
+
+
+# ------------------------------------------------------------------ the library's functions
+
+
+def register(
+    pid: int,
+    handler: Optional[Command],
+    grace: Optional[float] = None,
+    signal: Optional[int] = None,
+    scope: Optional[str] = None,
+    *,
+    files: Optional[KernelFiles] = None,
+) -> Registration:
+    """Have the kernel run ``handler`` before its OOM killer kills process ``pid``.
+
+    ``handler`` is a path, or a list of path and arguments; a bare name is looked for on PATH.
+    ``grace`` is in seconds (None: sysctl vm.graceful_shutdown_grace_ms), ``signal`` a number,
+    ``scope`` "process" or "tree". Without a handler there must be a signal. Registering a process
+    again replaces what there was. Source: a write to /proc/graceful_shutdown.
+
+    Raises InvalidHandler, NoSuchProcess, PermissionDenied, RegistryFull, NotSupported, and
+    UsageError for an option that is out of range.
+    """
+    if pid < 1:
+        raise NoSuchProcess(f"cannot register {pid}", "processes are numbered from 1")
+    if handler is None and signal is None:
+        raise UsageError(f"cannot register {pid}", "neither a handler nor a signal was given")
+    argv = () if handler is None else handler_argv(handler)
+    entry = procfile.Entry(pid, argv, milliseconds(grace), signal, scope)
+    with RegistryFile(files) as file:
+        file.register(entry)
+    return Registration.from_entry(entry)
+
+
+def unregister(pid: int, *, files: Optional[KernelFiles] = None) -> None:
+    """Take the registration of process ``pid`` back.
+
+    Raises NoSuchProcess if there is none, PermissionDenied, NotSupported.
+    """
+    if pid < 1:
+        raise NoSuchProcess(f"cannot unregister {pid}", "processes are numbered from 1")
+    with RegistryFile(files) as file:
+        file.unregister(pid)
+
+
+def registrations(*, files: Optional[KernelFiles] = None) -> List[Registration]:
+    """Every registration that the caller may see, oldest first; root sees those of all users.
+
+    Source: /proc/graceful_shutdown. Raises NotSupported, PermissionDenied, MalformedLine.
+    """
+    path = (files or KernelFiles()).registry
+    try:
+        with open(path, "rb") as file:
+            text = os.fsdecode(file.read())
+    except FileNotFoundError:
+        raise _no_kernel(path) from None
+    except PermissionError:
+        raise _not_allowed(f"cannot read {path}") from None
+    return [Registration.from_entry(entry) for entry in procfile.parse_registry(text)]
+
+
+class on_oom:  # noqa: N801 - used like a function: `with gs.on_oom(...):`
+    """Register the calling process for the length of a ``with`` block.
+
+    Takes what :func:`register` takes, without the pid; what was registered for the process before
+    is there again afterwards. The value of the ``with`` is the Registration.
+    """
+
+    def __init__(
+        self,
+        handler: Optional[Command],
+        grace: Optional[float] = None,
+        signal: Optional[int] = None,
+        scope: Optional[str] = None,
+        *,
+        files: Optional[KernelFiles] = None,
+    ) -> None:
+        self._request = (handler, grace, signal, scope)
+        self._files = files
+        self._before: List[Registration] = []
+
+    def __enter__(self) -> Registration:
+        pid = os.getpid()
+        self._before = [r for r in registrations(files=self._files) if r.pid == pid]
+        return register(pid, *self._request, files=self._files)
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        with RegistryFile(self._files) as file:
+            if self._before:
+                file.register(self._before[0].to_entry())
+                return
+            try:
+                file.unregister(os.getpid())
+            except NoSuchProcess:
+                pass  # somebody else took it back already
