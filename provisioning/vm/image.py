@@ -54,7 +54,7 @@ HOST_KEY = "./etc/ssh/ssh_host_ed25519_key.pub"
 
 
 def root_image() -> Path:
-    """Directory with ``root.ext4`` and ``host_key.pub``; made on the first call (about a minute)."""
+    """Has ``root.ext4`` and ``host_key.pub``; made on the first call, in about a minute."""
     return cache.entry("vm-image", _key(), _make)
 
 
