@@ -23,6 +23,7 @@
 #include <linux/cgroup.h>
 #include <linux/init.h>
 #include <linux/kernel.h>
+#include <linux/mm.h>
 #include <linux/page_counter.h>
 #include <linux/proc_fs.h>
 #include <linux/sched/mm.h>
@@ -31,7 +32,6 @@
 #include <linux/seq_file.h>
 #include <linux/sizes.h>
 #include <linux/sysctl.h>
-#include <linux/vmstat.h>
 #include <linux/workqueue.h>
 
 #include <linux/graceful_shutdown.h>
@@ -220,8 +220,8 @@ static u64 gs_domain(const struct mem_cgroup *memcg)
 
 static u64 gs_span(void)
 {
-	return div_u64(ktime_get_boottime_ns(),
-		       GS_BUDGET_SPAN_S * (u64)NSEC_PER_SEC);
+	return div64_u64(ktime_get_boottime_ns(),
+			 GS_BUDGET_SPAN_S * (u64)NSEC_PER_SEC);
 }
 
 /* Let the spans that are too old run out; the sum of the others. */
@@ -483,7 +483,7 @@ static struct gs_grace *gs_grace_start(const struct oom_control *oc,
 		return NULL;
 	grace_ms = e->grace_ms ?: READ_ONCE(gs_sysctl_grace_ms);
 	left = gs_budget_left(oc->memcg);
-	grace_ms = min(grace_ms, (unsigned int)gs_sysctl_max_grace_ms);
+	grace_ms = min_t(unsigned int, grace_ms, gs_sysctl_max_grace_ms);
 	if (left >= min(grace_ms, GS_WORTHWHILE_MS)) {
 		err = EAGAIN;
 		g = gs_grace_take(launcher);
@@ -915,7 +915,7 @@ static int gs_max_running = GS_MAX_RUNNING;
 	.extra2		= _max,					\
 }
 
-GS_CTL_TABLE gs_sysctls[] = {
+static struct ctl_table gs_sysctls[] = {
 	GS_SYSCTL("enabled", &gs_sysctl_enabled, SYSCTL_ZERO, SYSCTL_ONE),
 	GS_SYSCTL("grace_ms", &gs_sysctl_grace_ms, &gs_one,
 		  &gs_sysctl_max_grace_ms),

@@ -65,7 +65,7 @@ enum gs_event {
  */
 struct graceful_shutdown_ops {
 	const char *attachment;
-	struct mutex *oom_lock;
+	struct mutex *oom_lock; /* the OOM killer's */
 	const bool *oom_killer_disabled;
 	int (*probes_register)(void);
 	void (*probes_unregister)(void);

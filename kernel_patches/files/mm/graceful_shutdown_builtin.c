@@ -5,10 +5,10 @@
 
 #include <linux/fs_struct.h>
 #include <linux/init.h>
+#include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/security.h>
 #include <linux/syscalls.h>
-#include <linux/vmstat.h>
 #include <trace/events/sched.h>
 
 #include <linux/graceful_shutdown.h>

@@ -26,10 +26,8 @@
 
 /* Since 6.11 a table ends where its array does. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
-#define GS_CTL_TABLE	static struct ctl_table
 #define GS_CTL_TABLE_END	{ }
 #else
-#define GS_CTL_TABLE	static const struct ctl_table
 #define GS_CTL_TABLE_END
 #endif
 

@@ -5,6 +5,7 @@
  * of an OOM and with interrupts off, so nothing is allocated then.
  */
 
+#include <linux/bits.h>
 #include <linux/init.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
@@ -18,7 +19,7 @@
 #include "graceful_shutdown_compat.h"
 #include "graceful_shutdown_grammar.h"
 
-#define GS_RING_BYTES	(1UL << CONFIG_GRACEFUL_SHUTDOWN_RING_SHIFT)
+#define GS_RING_BYTES	BIT(CONFIG_GRACEFUL_SHUTDOWN_RING_SHIFT)
 #define GS_RING_RECORDS	4096U
 
 /* A path of PATH_MAX bytes takes four times that when all of it is escaped. */
@@ -39,7 +40,7 @@
  * @counts: events since boot, by kind
  */
 static struct gs_ring {
-	spinlock_t lock;
+	spinlock_t lock; /* all of it */
 	char *bytes;
 	u32 at[GS_RING_RECORDS];
 	u32 len[GS_RING_RECORDS];
@@ -67,7 +68,7 @@ static DECLARE_WAIT_QUEUE_HEAD(gs_ring_wait);
  * @line: the line being read
  */
 struct gs_reader {
-	struct mutex lock;
+	struct mutex lock; /* one read at a time */
 	u64 next;
 	size_t len;
 	size_t done;

@@ -22,6 +22,7 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/security.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/umh.h>
 
@@ -29,6 +30,9 @@
 #include "graceful_shutdown_compat.h"
 
 #define GS_SESSION_BITS	8
+
+/* Bound on the data of each process of a session. */
+#define GS_HANDLER_DATA	SZ_64M
 
 /**
  * struct gs_session_task - one process of a session
@@ -368,6 +372,20 @@ static int gs_launcher_root(void)
 	return 0;
 }
 
+/*
+ * Not RLIMIT_AS: programs that reserve address space break there. Descendants
+ * inherit it, and none may raise it.
+ */
+static void gs_launcher_limits(void)
+{
+	struct rlimit *data = &current->signal->rlim[RLIMIT_DATA];
+
+	task_lock(current->group_leader);
+	data->rlim_cur = min_t(unsigned long, data->rlim_cur, GS_HANDLER_DATA);
+	data->rlim_max = data->rlim_cur;
+	task_unlock(current->group_leader);
+}
+
 static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
 			      struct subprocess_info *info, struct cred *new)
 {
@@ -378,6 +396,7 @@ static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
 	current->flags |= PF_MEMALLOC;
 	current->signal->oom_score_adj = OOM_SCORE_ADJ_MIN;
 	gs_ops->setsid();
+	gs_launcher_limits();
 
 	err = gs_launcher_root();
 	if (!err)
@@ -477,14 +496,14 @@ static void gs_launcher_cleanup(struct subprocess_info *info)
 
 static int gs_launcher_fork(void)
 {
-	static char *argv[] = { "gs_launcher", NULL };
 	struct subprocess_info *info;
 	struct gs_launcher *l;
 
 	l = kzalloc(sizeof(*l), GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 	if (!l)
 		return -ENOMEM;
-	info = call_usermodehelper_setup(argv[0], argv, l->envp,
+	/* Path and words are given when it becomes a handler. */
+	info = call_usermodehelper_setup("gs_launcher", l->envp, l->envp,
 					 GFP_KERNEL | __GFP_NORETRY,
 					 gs_launcher_init, gs_launcher_cleanup,
 					 l);

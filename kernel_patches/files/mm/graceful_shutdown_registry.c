@@ -18,6 +18,7 @@
 #include <linux/rculist.h>
 #include <linux/sched/task.h>
 #include <linux/seq_file.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/user_namespace.h>
@@ -27,7 +28,7 @@
 #include "graceful_shutdown_compat.h"
 #include "graceful_shutdown_grammar.h"
 
-#define GS_WRITE_MAX	(1UL << 20)
+#define GS_WRITE_MAX	SZ_1M
 #define GS_HASH_BITS	12
 
 static DEFINE_MUTEX(gs_registry_mutex);
@@ -66,14 +67,14 @@ struct gs_batch {
 
 /**
  * struct gs_open - one open registry file
- * @lock: one write at a time
+ * @lock: for the two below, held while writing
  * @written: something was written
  * @unterminated: and its last line had no newline
  * @cur: entry to show next; a reference is held between reads
  * @next_serial: its serial
  */
 struct gs_open {
-	struct mutex lock;
+	struct mutex lock; /* one write at a time */
 	bool written;
 	bool unterminated;
 	struct gs_entry *cur;
@@ -662,7 +663,6 @@ static const struct proc_ops gs_registry_ops = {
 
 int gs_registry_init(void)
 {
-	/* Whoever may not use it learns that from EPERM, not from the mode. */
-	return proc_create("graceful_shutdown", 0666, NULL, &gs_registry_ops) ?
+	return proc_create("graceful_shutdown", 0600, NULL, &gs_registry_ops) ?
 	       0 : -ENOMEM;
 }
