@@ -6,16 +6,16 @@ import os
 import select
 import time
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Dict, Iterator, List, Mapping, Optional
-
-    from .procfile import Value
-
 from . import procfile
 from .errors import GsError, NotSupported, PermissionDenied
 from .paths import KernelFiles
 from .registry import NO_KERNEL_HINT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator, Mapping
+
+    from .procfile import Value
 
 _CHUNK = 65536
 
@@ -31,7 +31,7 @@ class OomEvent:
     __slots__ = ("data",)
 
     def __init__(self, data: Mapping[str, Value]) -> None:
-        self.data: Dict[str, Value] = dict(data)
+        self.data: dict[str, Value] = dict(data)
 
     @classmethod
     def parse(cls, line: str) -> OomEvent:
@@ -59,13 +59,13 @@ class OomEvent:
         return str(self.data["event"])
 
     @property
-    def pid(self) -> Optional[int]:
+    def pid(self) -> int | None:
         """The victim; None for ``lost``."""
         value = self.data.get("pid")
         return value if isinstance(value, int) else None
 
     @property
-    def comm(self) -> Optional[str]:
+    def comm(self) -> str | None:
         """The victim's name; None for ``lost``."""
         value = self.data.get("comm")
         return value if isinstance(value, str) else None
@@ -102,14 +102,14 @@ class EventStream:
     def __init__(
         self,
         follow: bool = True,
-        timeout: Optional[float] = None,
-        files: Optional[KernelFiles] = None,
+        timeout: float | None = None,
+        files: KernelFiles | None = None,
     ) -> None:
         self._follow = follow
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._fd = _open((files or KernelFiles()).events)
         self._rest = b""
-        self._ready: List[str] = []
+        self._ready: list[str] = []
         self._ended = False
 
     def fileno(self) -> int:
@@ -122,7 +122,7 @@ class EventStream:
         if fd >= 0:
             os.close(fd)
 
-    def available(self) -> List[OomEvent]:
+    def available(self) -> list[OomEvent]:
         """Every event that is there now, without waiting."""
         while self._read():
             pass
@@ -157,7 +157,7 @@ class EventStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _next_ready(self) -> Optional[OomEvent]:
+    def _next_ready(self) -> OomEvent | None:
         if not self._ready:
             self._read()
         return OomEvent.parse(self._ready.pop(0)) if self._ready else None
@@ -177,7 +177,7 @@ class EventStream:
         self._ready += lines
         return bool(data)
 
-    def _time_left(self) -> Optional[float]:
+    def _time_left(self) -> float | None:
         return None if self._deadline is None else self._deadline - time.monotonic()
 
     def _wait(self) -> bool:
@@ -194,7 +194,7 @@ class EventStream:
 
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
-        loop.add_reader(self._fd, lambda: readable.done() or readable.set_result(None))
+        loop.add_reader(self._fd, lambda: None if readable.done() else readable.set_result(None))
         try:
             left = self._time_left()
             await asyncio.wait_for(readable, None if left is None else max(left, 0))
@@ -222,9 +222,9 @@ def _open(path: str) -> int:
 
 def events(
     follow: bool = True,
-    timeout: Optional[float] = None,
+    timeout: float | None = None,
     *,
-    files: Optional[KernelFiles] = None,
+    files: KernelFiles | None = None,
 ) -> EventStream:
     """What the OOM killer does on this machine, from the oldest record that the kernel kept.
 

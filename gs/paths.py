@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
+from .record import Record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterator, Optional
-
-from .record import Record
+    from typing import Iterator
 
 #: Names the directory where the proc file system is mounted, if that is not /proc.
 PROCFS_VARIABLE = "GS_PROCFS"
@@ -22,10 +22,10 @@ class KernelFiles(Record):
 
     def __init__(
         self,
-        registry: Optional[str] = None,
-        events: Optional[str] = None,
-        features: Optional[str] = None,
-        sysctl: Optional[str] = None,
+        registry: str | None = None,
+        events: str | None = None,
+        features: str | None = None,
+        sysctl: str | None = None,
     ) -> None:
         proc = os.environ.get(PROCFS_VARIABLE) or "/proc"
         self.registry = registry or f"{proc}/graceful_shutdown"
@@ -33,7 +33,7 @@ class KernelFiles(Record):
         self.features = features or f"{proc}/graceful_shutdown_features"
         self.sysctl = sysctl or f"{proc}/sys/vm"
 
-    def read_sysctl(self, name: str) -> Optional[int]:
+    def read_sysctl(self, name: str) -> int | None:
         """A whole number from vm.graceful_shutdown_<name>, or None where it is not there."""
         try:
             with open(f"{self.sysctl}/graceful_shutdown_{name}", encoding="ascii") as file:
@@ -52,7 +52,7 @@ def candidates(name: str) -> Iterator[str]:
             yield f"{directory or '.'}/{name}"
 
 
-def find_program(name: str) -> Optional[str]:
+def find_program(name: str) -> str | None:
     """The first file that can be executed, else the first that at least exists, else None."""
     existing = None
     for path in candidates(name):

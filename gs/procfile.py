@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
-
-    Value = Union[int, str, None]
-
 from .errors import MalformedLine
 from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, Mapping, Sequence, Union
+
+    Value = Union[int, str, None]
 
 PATH_MAX = 4096
 LINE_MAX = 2 * PATH_MAX
@@ -68,12 +68,12 @@ def _text(data: bytes) -> str:
     return data.decode(sys.getfilesystemencoding(), "surrogateescape")
 
 
-def _split(line: str) -> List[str]:
+def _split(line: str) -> list[str]:
     """Words between blanks and tabs; str.split() alone would split at other white space too."""
     return [word for word in line.replace("\t", " ").split(" ") if word]
 
 
-def number(text: str, most: int) -> Optional[int]:
+def number(text: str, most: int) -> int | None:
     """A decimal number from 1 to ``most`` in digits alone, or None."""
     if not text or len(text) > 10 or not _DIGITS.issuperset(text):
         return None
@@ -98,10 +98,10 @@ class Entry(Record):
         self,
         pid: int,
         argv: Sequence[str] = (),
-        grace_ms: Optional[int] = None,
-        signal: Optional[int] = None,
-        scope: Optional[str] = None,
-        uid: Optional[int] = None,
+        grace_ms: int | None = None,
+        signal: int | None = None,
+        scope: str | None = None,
+        uid: int | None = None,
     ) -> None:
         self.pid = pid
         self.argv = tuple(argv)
@@ -120,7 +120,7 @@ class Removal(Record):
         self.pid = pid
 
 
-def parse_command(line: str, max_grace_ms: int = MAX_GRACE_MS) -> Union[Entry, Removal, None]:
+def parse_command(line: str, max_grace_ms: int = MAX_GRACE_MS) -> Entry | Removal | None:
     """One line that may be written to the registry; None for a blank line or a comment."""
     if len(_bytes(line)) > LINE_MAX:
         raise MalformedLine(_quoted(line), f"longer than {LINE_MAX} bytes", errno_name="E2BIG")
@@ -137,15 +137,15 @@ def parse_command(line: str, max_grace_ms: int = MAX_GRACE_MS) -> Union[Entry, R
     return _parse_entry(pid, words[1:], line, max_grace_ms)
 
 
-def _parse_removal(words: List[str], line: str) -> Removal:
+def _parse_removal(words: list[str], line: str) -> Removal:
     pid = number(words[0][1:], INT_MAX)
     if pid is None or len(words) > 1:
         raise MalformedLine(_quoted(line), "a removal is a dash and a process number, no more")
     return Removal(pid)
 
 
-def _parse_entry(pid: int, words: List[str], line: str, max_grace_ms: int) -> Entry:
-    options: Dict[str, Union[int, str]] = {}
+def _parse_entry(pid: int, words: list[str], line: str, max_grace_ms: int) -> Entry:
+    options: dict[str, int | str] = {}
     position = 0
     while position < len(words) and not words[position].startswith("/"):
         key, value = _parse_option(words[position], line, max_grace_ms)
@@ -161,9 +161,9 @@ def _parse_entry(pid: int, words: List[str], line: str, max_grace_ms: int) -> En
     return Entry(pid, argv, **options)  # type: ignore[arg-type]
 
 
-def _parse_option(word: str, line: str, max_grace_ms: int) -> Tuple[str, Union[int, str]]:
+def _parse_option(word: str, line: str, max_grace_ms: int) -> tuple[str, int | str]:
     key, equals, text = word.partition("=")
-    value: Union[int, str, None] = None
+    value: int | str | None = None
     if key == "grace_ms":
         value = number(text, max_grace_ms)
     elif key == "signal":
@@ -183,15 +183,13 @@ def _quoted(line: str) -> str:
     return f"bad registry line {line[:80]!r}"
 
 
-def parse_commands(
-    text: str, max_grace_ms: int = MAX_GRACE_MS
-) -> List[Union[Entry, Removal]]:
+def parse_commands(text: str, max_grace_ms: int = MAX_GRACE_MS) -> list[Entry | Removal]:
     """Everything that one write holds, in order; blank lines and comments are left out."""
     commands = (parse_command(line, max_grace_ms) for line in text.split("\n"))
     return [command for command in commands if command is not None]
 
 
-def format_command(command: Union[Entry, Removal]) -> str:
+def format_command(command: Entry | Removal) -> str:
     """The line, without its newline, that says this; the inverse of :func:`parse_command`."""
     if isinstance(command, Removal):
         return f"-{command.pid}"
@@ -206,7 +204,7 @@ def format_command(command: Union[Entry, Removal]) -> str:
     return " ".join(words)
 
 
-def parse_registry(text: str) -> List[Entry]:
+def parse_registry(text: str) -> list[Entry]:
     """What reading the registry gives; root sees others' entries as ``# uid=<n> …``.
 
     Nothing is held against the ceiling of a grace time here: it may have been lowered since.
@@ -222,7 +220,7 @@ def parse_registry(text: str) -> List[Entry]:
     return entries
 
 
-def _strip_owner(line: str) -> Tuple[Optional[int], str]:
+def _strip_owner(line: str) -> tuple[int | None, str]:
     if not line.startswith("# uid="):
         return None, line
     text, _, rest = line[len("# uid=") :].partition(" ")
@@ -234,9 +232,9 @@ def _strip_owner(line: str) -> Tuple[Optional[int], str]:
 # ---------------------------------------------------------------------------- the features
 
 
-def parse_features(text: str) -> Dict[str, str]:
+def parse_features(text: str) -> dict[str, str]:
     """The features file: one ``key=value`` a line; a key that comes twice is an error."""
-    features: Dict[str, str] = {}
+    features: dict[str, str] = {}
     for line in filter(None, text.split("\n")):
         key, equals, value = line.partition("=")
         if not key or not equals or key in features:
@@ -245,7 +243,7 @@ def parse_features(text: str) -> Dict[str, str]:
     return features
 
 
-def feature_list(features: Mapping[str, str], key: str) -> Tuple[str, ...]:
+def feature_list(features: Mapping[str, str], key: str) -> tuple[str, ...]:
     """A feature whose value is a list with commas, such as ``keys``."""
     return tuple(filter(None, features.get(key, "").split(",")))
 
@@ -254,7 +252,18 @@ def feature_list(features: Mapping[str, str], key: str) -> Tuple[str, ...]:
 
 #: Values that are text; every other value is a number. ``-`` is "cannot tell" in both.
 TEXT_KEYS = frozenset(
-    "event comm constraint memcg handler outcome by_comm gfp flags".split(),
+    ("event", "comm", "constraint", "memcg", "handler", "outcome", "by_comm", "gfp", "flags")
+)
+#: Values that are numbers, whatever they hold.
+_NUMBER_KEYS = frozenset(
+    """
+    seq time_ns pid uid count handler_pid signal grace_ms rss_kb swap_kb total_pages points
+    oom_score_adj exit_status elapsed_us errno free_kb group mem_kb mem_max_kb mem_low_kb
+    mem_swap_kb mem_swap_max_kb memsw_kb memsw_max_kb swappiness anon_kb file_kb shmem_kb
+    swapents_kb pgtables_kb total_vm_kb hiwater_rss_kb hiwater_vm_kb locked_kb pinned_kb
+    data_kb exec_kb stack_kb task_size_kb threads prio static_prio minflt majflt utime_ns
+    stime_ns gtime_ns start_time_ns start_boottime_ns by_pid order
+    """.split()  # noqa: SIM905 - a list of fifty quoted words reads badly
 )
 #: Text that may really be "-": a process may call itself so, and then it is.
 _NAMES = frozenset(("comm", "by_comm"))
@@ -262,13 +271,13 @@ _ALWAYS = ("seq", "time_ns", "event")
 _COMMON = ("pid", "comm", "uid", "constraint", "memcg")
 
 
-def parse_event(line: str) -> Dict[str, Value]:
+def parse_event(line: str) -> dict[str, Value]:
     """One record of the stream, without its newline: its keys and values, in their order.
 
     Numbers are int, ``-`` is None. A key that this version does not know keeps its place: as a
     number if it is one, else as text, so that a newer kernel can still be followed.
     """
-    record: Dict[str, Value] = {}
+    record: dict[str, Value] = {}
     for word in line.split(" "):
         key, equals, text = word.partition("=")
         if not key or not equals:
@@ -278,6 +287,7 @@ def parse_event(line: str) -> Dict[str, Value]:
         record[key] = _parse_value(key, text, line)
     needed = _ALWAYS + (("count",) if record.get("event") == "lost" else _COMMON)
     missing = [key for key in needed if key not in record]
+    missing += [key for key in _ALWAYS if record.get(key, "") is None]
     if missing:
         raise MalformedLine(f"bad event record {line[:80]!r}", f"no {', '.join(missing)}")
     return record
@@ -296,24 +306,12 @@ def _parse_value(key: str, text: str, line: str) -> Value:
     return unescape(text)
 
 
-def _signed(text: str) -> Optional[int]:
+def _signed(text: str) -> int | None:
     digits = text[1:] if text.startswith("-") else text
     if not digits or not _DIGITS.issuperset(digits):
         return None
     # Only what is written back as it stood is taken for a number.
     return int(text) if str(int(text)) == text else None
-
-
-_NUMBER_KEYS = frozenset(
-    (
-        "seq time_ns pid uid count handler_pid signal grace_ms rss_kb swap_kb total_pages points"
-        " oom_score_adj exit_status elapsed_us errno free_kb group mem_kb mem_max_kb mem_low_kb"
-        " mem_swap_kb mem_swap_max_kb memsw_kb memsw_max_kb swappiness anon_kb file_kb shmem_kb"
-        " swapents_kb pgtables_kb total_vm_kb hiwater_rss_kb hiwater_vm_kb locked_kb pinned_kb"
-        " data_kb exec_kb stack_kb task_size_kb threads prio static_prio minflt majflt utime_ns"
-        " stime_ns gtime_ns start_time_ns start_boottime_ns by_pid order"
-    ).split()
-)
 
 
 def format_event(record: Mapping[str, Value]) -> str:
@@ -327,7 +325,7 @@ def _format_value(value: Value) -> str:
     return escape(value) if isinstance(value, str) else str(value)
 
 
-def split_lines(data: bytes) -> Tuple[Iterable[str], bytes]:
+def split_lines(data: bytes) -> tuple[Iterable[str], bytes]:
     """The whole lines in a piece of a stream, and the rest that waits for its newline."""
     whole, newline, rest = data.rpartition(b"\n")
     return (_text(whole).split("\n") if newline else ()), rest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, TypeVar
+    from typing import Any, TypeVar
 
     Self = TypeVar("Self", bound="Record")
 
@@ -14,7 +14,7 @@ class Record:
 
     __slots__: tuple[str, ...] = ()
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The fields by name, in alphabetical order."""
         return {name: getattr(self, name) for name in self.__slots__}
 

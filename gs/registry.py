@@ -9,13 +9,6 @@ from __future__ import annotations
 import errno
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Type, Union
-
-    Command = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
-
 from . import procfile
 from .errors import (
     GsError,
@@ -28,6 +21,13 @@ from .errors import (
 )
 from .paths import KernelFiles, absolute, find_program
 from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Mapping, Sequence, Union
+
+    Command = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
 
 NO_KERNEL_HINT = "boot a patched kernel; `gs-oom doctor` says what this machine offers"
 
@@ -47,10 +47,10 @@ class Registration(Record):
         self,
         pid: int,
         argv: Sequence[str],
-        grace: Optional[float] = None,
-        signal: Optional[int] = None,
-        scope: Optional[str] = None,
-        uid: Optional[int] = None,
+        grace: float | None = None,
+        signal: int | None = None,
+        scope: str | None = None,
+        uid: int | None = None,
     ) -> None:
         self.pid = pid
         self.argv = tuple(argv)
@@ -80,7 +80,7 @@ class Registration(Record):
 # ------------------------------------------------------------------ what a request is made of
 
 
-def milliseconds(grace: Optional[float]) -> Optional[int]:
+def milliseconds(grace: float | None) -> int | None:
     """A grace time in seconds as the kernel counts it; UsageError unless it is 1 ms or more."""
     if grace is None:
         return None
@@ -90,13 +90,14 @@ def milliseconds(grace: Optional[float]) -> Optional[int]:
     return round(grace * 1000)
 
 
-def handler_argv(command: Command) -> Tuple[str, ...]:
+def handler_argv(command: Command) -> tuple[str, ...]:
     """The handler as it can be registered: found on PATH, absolute, executable.
 
     ``command`` is a path alone, or a path with its arguments. Raises InvalidHandler.
     """
-    single = isinstance(command, (str, os.PathLike))
-    words = [os.fspath(word) for word in ([command] if single else command)]  # type: ignore[list-item,union-attr]
+    if isinstance(command, (str, os.PathLike)):
+        command = [command]
+    words = [os.fspath(word) for word in command]
     if not words or not words[0]:
         raise InvalidHandler("no handler", "an empty command", "name a program to run")
     for word in words:
@@ -129,7 +130,7 @@ def find_handler(name: str) -> str:
 # ------------------------------------------------------------------ the file
 
 
-def features(files: Optional[KernelFiles] = None) -> Dict[str, str]:
+def features(files: KernelFiles | None = None) -> dict[str, str]:
     """What this kernel offers, as its features file says; NotSupported if there is none."""
     files = files or KernelFiles()
     try:
@@ -138,7 +139,7 @@ def features(files: Optional[KernelFiles] = None) -> Dict[str, str]:
     except FileNotFoundError:
         raise _no_kernel(files.features) from None
     except OSError as error:
-        raise NotSupported(f"cannot read {files.features}", error.strerror) from None
+        raise NotSupported(f"cannot read {files.features}", str(error.strerror)) from None
     if found.get("abi") != "1":
         raise NotSupported(
             f"{files.features} says abi={found.get('abi')}",
@@ -148,7 +149,7 @@ def features(files: Optional[KernelFiles] = None) -> Dict[str, str]:
     return found
 
 
-def keys_of(found: Mapping[str, str]) -> Tuple[str, ...]:
+def keys_of(found: Mapping[str, str]) -> tuple[str, ...]:
     """The keys of a registry line that this kernel understands."""
     return procfile.feature_list(found, "keys")
 
@@ -160,7 +161,7 @@ def _no_kernel(path: str) -> NotSupported:
 class RegistryFile:
     """The open registry. Who opened it decides what it may do, also after a change of user."""
 
-    def __init__(self, files: Optional[KernelFiles] = None) -> None:
+    def __init__(self, files: KernelFiles | None = None) -> None:
         self.files = files or KernelFiles()
         path = self.files.registry
         try:
@@ -171,7 +172,7 @@ class RegistryFile:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise _not_allowed(f"cannot open {path}") from None
-            raise NotSupported(f"cannot open {path}", error.strerror) from None
+            raise NotSupported(f"cannot open {path}", str(error.strerror)) from None
 
     def register(self, entry: procfile.Entry) -> None:
         """Write one entry; whatever was registered for the process is replaced."""
@@ -190,7 +191,7 @@ class RegistryFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write(self, command: Union[procfile.Entry, procfile.Removal]) -> None:
+    def _write(self, command: procfile.Entry | procfile.Removal) -> None:
         data = os.fsencode(procfile.format_command(command))
         if len(data) > procfile.LINE_MAX:
             raise InvalidHandler(
@@ -205,9 +206,7 @@ class RegistryFile:
         if written != len(data) + 1:
             raise GsError("cannot register", f"only {written} of {len(data) + 1} bytes were taken")
 
-    def _explain(
-        self, error: OSError, command: Union[procfile.Entry, procfile.Removal]
-    ) -> GsError:
+    def _explain(self, error: OSError, command: procfile.Entry | procfile.Removal) -> GsError:
         """What the kernel's errno means for this command (the table of abi.md)."""
         code, pid = error.errno, command.pid
         if isinstance(command, procfile.Removal):
@@ -269,12 +268,12 @@ def _bad_option(what: str, entry: procfile.Entry, files: KernelFiles) -> GsError
 
 def register(
     pid: int,
-    handler: Optional[Command],
-    grace: Optional[float] = None,
-    signal: Optional[int] = None,
-    scope: Optional[str] = None,
+    handler: Command | None,
+    grace: float | None = None,
+    signal: int | None = None,
+    scope: str | None = None,
     *,
-    files: Optional[KernelFiles] = None,
+    files: KernelFiles | None = None,
 ) -> Registration:
     """Have the kernel run ``handler`` before its OOM killer kills process ``pid``.
 
@@ -297,7 +296,7 @@ def register(
     return Registration.from_entry(entry)
 
 
-def unregister(pid: int, *, files: Optional[KernelFiles] = None) -> None:
+def unregister(pid: int, *, files: KernelFiles | None = None) -> None:
     """Take the registration of process ``pid`` back.
 
     Raises NoSuchProcess if there is none, PermissionDenied, NotSupported.
@@ -308,7 +307,7 @@ def unregister(pid: int, *, files: Optional[KernelFiles] = None) -> None:
         file.unregister(pid)
 
 
-def registrations(*, files: Optional[KernelFiles] = None) -> List[Registration]:
+def registrations(*, files: KernelFiles | None = None) -> list[Registration]:
     """Every registration that the caller may see, oldest first; root sees those of all users.
 
     Source: /proc/graceful_shutdown. Raises NotSupported, PermissionDenied, MalformedLine.
@@ -324,7 +323,7 @@ def registrations(*, files: Optional[KernelFiles] = None) -> List[Registration]:
     return [Registration.from_entry(entry) for entry in procfile.parse_registry(text)]
 
 
-class on_oom:  # noqa: N801 - used like a function: `with gs.on_oom(...):`
+class on_oom:
     """Register the calling process for the length of a ``with`` block.
 
     Takes what :func:`register` takes, without the pid; what was registered for the process before
@@ -333,16 +332,16 @@ class on_oom:  # noqa: N801 - used like a function: `with gs.on_oom(...):`
 
     def __init__(
         self,
-        handler: Optional[Command],
-        grace: Optional[float] = None,
-        signal: Optional[int] = None,
-        scope: Optional[str] = None,
+        handler: Command | None,
+        grace: float | None = None,
+        signal: int | None = None,
+        scope: str | None = None,
         *,
-        files: Optional[KernelFiles] = None,
+        files: KernelFiles | None = None,
     ) -> None:
         self._request = (handler, grace, signal, scope)
         self._files = files
-        self._before: List[Registration] = []
+        self._before: list[Registration] = []
 
     def __enter__(self) -> Registration:
         pid = os.getpid()
@@ -351,9 +350,9 @@ class on_oom:  # noqa: N801 - used like a function: `with gs.on_oom(...):`
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         with RegistryFile(self._files) as file:
             if self._before:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Dict, Optional, Tuple
-
-    from ..procfile import Entry
-
 from ..errors import GsError, NotSupported, UsageError
 from ..paths import KernelFiles
 from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..procfile import Entry
 
 #: What may follow ``--backend``. The two on memory cgroups are named and not there yet.
 NAMES = ("auto", "kernel", "cgroup1", "cgroup2")
@@ -35,11 +33,11 @@ class Backend:
     #: What it can be relied on for, in the words of the documentation.
     promise = ""
 
-    def unusable(self) -> Optional[GsError]:
+    def unusable(self) -> GsError | None:
         """Why it cannot be taken on this machine by this user, or None."""
         raise NotImplementedError
 
-    def keys(self) -> Tuple[str, ...]:
+    def keys(self) -> tuple[str, ...]:
         """The options of a registration that it understands."""
         raise NotImplementedError
 
@@ -52,7 +50,7 @@ class Backend:
         raise NotImplementedError
 
 
-def select(name: str = "auto", files: Optional[KernelFiles] = None) -> Backend:
+def select(name: str = "auto", files: KernelFiles | None = None) -> Backend:
     """The backend of that name, or the best one here; NotSupported or PermissionDenied if none."""
     if name not in NAMES:
         raise UsageError(f"unknown backend {name!r}", f"there are {', '.join(NAMES)}")
@@ -75,10 +73,10 @@ class Capabilities(Record):
 
     def __init__(
         self,
-        backend: Optional[str],
-        reason: Optional[str],
-        keys: Tuple[str, ...],
-        features: Dict[str, str],
+        backend: str | None,
+        reason: str | None,
+        keys: tuple[str, ...],
+        features: dict[str, str],
     ) -> None:
         self.backend = backend
         self.reason = reason
@@ -86,7 +84,7 @@ class Capabilities(Record):
         self.features = features
 
 
-def capabilities(*, files: Optional[KernelFiles] = None) -> Capabilities:
+def capabilities(*, files: KernelFiles | None = None) -> Capabilities:
     """What this machine offers to this user. Raises nothing: what is missing is in ``reason``.
 
     Source: /proc/graceful_shutdown_features, and an attempt to open the registry.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Optional, Tuple
-
-    from ..procfile import Entry
-
 from ..errors import GsError, NoSuchProcess, NotSupported, PermissionDenied
 from ..paths import KernelFiles
 from ..registry import RegistryFile, features, keys_of
 from . import Armed, Backend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..procfile import Entry
 
 CAP_SYS_ADMIN = 21
 
@@ -24,10 +22,10 @@ class KernelBackend(Backend):
     name = "kernel"
     promise = "the real OOM decision, memcg and global; nothing of ours stays resident"
 
-    def __init__(self, files: Optional[KernelFiles] = None) -> None:
+    def __init__(self, files: KernelFiles | None = None) -> None:
         self._files = files or KernelFiles()
 
-    def unusable(self) -> Optional[GsError]:
+    def unusable(self) -> GsError | None:
         try:
             found = features(self._files)
             RegistryFile(self._files).close()
@@ -46,7 +44,7 @@ class KernelBackend(Backend):
             )
         return None
 
-    def keys(self) -> Tuple[str, ...]:
+    def keys(self) -> tuple[str, ...]:
         return keys_of(features(self._files))
 
     def describe(self) -> str:

@@ -1,0 +1,267 @@
+"""Memory control groups, v1 and v2: a group of its own with a limit for one program.
+
+As much as `gs run --memory-max` needs. A group is called gs-run-<pid> after the process that it
+was made for; nobody waits for its end, so empty ones are swept away by the next that makes one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .errors import GsError, NotSupported, PermissionDenied, UsageError
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator
+
+PREFIX = "gs-run-"
+#: Below this a program cannot even be started.
+SMALLEST_LIMIT = 1 << 20
+
+_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
+
+
+class Hierarchy(Record):
+    """The memory controller as this process sees it: its version (1 or 2), the directory where
+    its hierarchy is mounted, and the directory of the process's own group."""
+
+    __slots__ = ("mount", "own", "version")
+
+    def __init__(self, version: int, mount: str, own: str) -> None:
+        self.version = version
+        self.mount = mount
+        self.own = own
+
+    @property
+    def limit_file(self) -> str:
+        """The name of the file that holds a group's limit."""
+        return "memory.max" if self.version == 2 else "memory.limit_in_bytes"
+
+
+def hierarchy(proc: str = "/proc") -> Hierarchy | None:
+    """The memory controller's hierarchy, v1 where that has it; None without a memory controller.
+
+    Source: <proc>/self/cgroup and <proc>/self/mountinfo.
+    """
+    groups = _groups(f"{proc}/self/cgroup")
+    for mount, root, options in _mounts(f"{proc}/self/mountinfo"):
+        version = 1 if options is not None else 2
+        if version == 1 and "memory" not in (options or ()):
+            continue
+        if version == 2 and ("memory" in groups or "memory" not in _controllers(mount)):
+            continue
+        path = groups.get("memory" if version == 1 else "")
+        if path is not None:
+            return Hierarchy(version, mount, _below(mount, root, path))
+    return None
+
+
+def _groups(path: str) -> dict[str, str]:
+    """Controller to the path of the process's group; the unified hierarchy is called ""."""
+    groups = {}
+    for line in _read(path).splitlines():
+        _, controllers, group = line.split(":", 2)
+        for controller in controllers.split(","):
+            groups[controller] = group
+    return groups
+
+
+def _mounts(path: str) -> Iterator[tuple[str, str, list[str] | None]]:
+    """Mount point, root within the hierarchy, and controllers (None: v2) of each cgroup mount."""
+    for line in _read(path).splitlines():
+        left, _, right = line.partition(" - ")
+        fields, (kind, _, options) = left.split(" "), (right.split(" ") + ["", "", ""])[:3]
+        if kind in ("cgroup", "cgroup2"):
+            controllers = None if kind == "cgroup2" else options.split(",")
+            yield _plain(fields[4]), _plain(fields[3]), controllers
+
+
+def _plain(path: str) -> str:
+    for escaped, char in _ESCAPES:
+        path = path.replace(escaped, char)
+    return path
+
+
+def _below(mount: str, root: str, path: str) -> str:
+    """The directory of a group, where only a part of the hierarchy may be mounted."""
+    if root != "/" and (path + "/").startswith(root + "/"):
+        path = path[len(root) :]
+    return (mount + path).rstrip("/")
+
+
+def _controllers(group: str) -> list[str]:
+    return _read(f"{group}/cgroup.controllers").split()
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _write(path: str, value: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(value)
+
+
+# ---------------------------------------------------------------------------- one group
+
+
+class Group:
+    """A memory cgroup of our own. Made with its limits set, and empty."""
+
+    def __init__(self, path: str, home: str) -> None:
+        self.path = path
+        self._home = home
+
+    def enter(self) -> None:
+        """Move the calling process in."""
+        try:
+            _write(f"{self.path}/cgroup.procs", "0")
+        except OSError as error:
+            raise _failed(f"cannot enter {self.path}", error) from None
+
+    def leave_and_remove(self) -> None:
+        """Move the calling process back to where it was, and remove the group."""
+        try:
+            _write(f"{self._home}/cgroup.procs", "0")
+            os.rmdir(self.path)
+        except OSError:
+            pass  # it is empty once this process has ended; the next one made sweeps it away
+
+
+def parent_for_child(where: Hierarchy) -> str:
+    """The directory in which a group of ours can be made without escaping any limit.
+
+    v1: the own group. v2: the own group if it may have children with memory limits, else its
+    parent, if the own group has no limit that would be escaped so.
+    """
+    if where.version == 1 or _may_have_children(where.own, where.mount):
+        return where.own
+    parent = os.path.dirname(where.own)
+    if len(parent) < len(where.mount) or "memory" not in _enabled(parent):
+        raise _no_room(where.own, "processes and limited groups cannot stand side by side there")
+    if _read(f"{where.own}/memory.max").strip() != "max":
+        raise _no_room(where.own, "its own limit would be escaped")
+    return parent
+
+
+def _may_have_children(group: str, mount: str) -> bool:
+    """Only the root may hold processes and hand controllers on; it does so when asked to."""
+    if "memory" in _enabled(group):
+        return True
+    if group != mount or os.path.exists(f"{group}/cgroup.type"):
+        return False
+    try:
+        _write(f"{group}/cgroup.subtree_control", "+memory")
+    except OSError as error:
+        raise _failed(f"cannot hand the memory controller on in {group}", error) from None
+    return True
+
+
+def _enabled(group: str) -> list[str]:
+    return _read(f"{group}/cgroup.subtree_control").split()
+
+
+def _no_room(group: str, why: str) -> NotSupported:
+    return NotSupported(
+        f"cannot make a memory cgroup in {group}",
+        why,
+        "start it as: systemd-run --scope -p MemoryMax=SIZE gs-oom run ... without --memory-max",
+    )
+
+
+def make(memory_max: int, swap_max: int = 0, where: Hierarchy | None = None) -> Group:
+    """A new group that holds ``memory_max`` bytes, and ``swap_max`` bytes of swap beside them.
+
+    Raises UsageError, NotSupported, PermissionDenied.
+    """
+    check_limit(memory_max)
+    where = where or require()
+    parent = parent_for_child(where)
+    sweep(parent)
+    path = f"{parent}/{PREFIX}{os.getpid()}"
+    if os.path.exists(path):
+        # Left by a process that had this number before and whose children still run.
+        path = f"{path}-{os.urandom(3).hex()}"
+    try:
+        os.mkdir(path)
+    except OSError as error:
+        raise _failed(f"cannot make a memory cgroup in {parent}", error) from None
+    try:
+        _set_limits(path, where, memory_max, swap_max)
+    except OSError as error:
+        os.rmdir(path)
+        raise _failed(f"cannot limit {path}", error) from None
+    return Group(path, where.own)
+
+
+def check_limit(memory_max: int) -> None:
+    """UsageError for a limit in which nothing can run."""
+    if memory_max < SMALLEST_LIMIT:
+        raise UsageError(f"a memory limit of {memory_max} bytes", "nothing can run in less than 1M")
+
+
+def require() -> Hierarchy:
+    """The hierarchy, or NotSupported."""
+    where = hierarchy()
+    if where is None:
+        raise NotSupported(
+            "no memory cgroup can be made",
+            "the memory controller is not mounted, or not in this kernel",
+            "mount it with: mount -t cgroup2 none /sys/fs/cgroup",
+        )
+    return where
+
+
+def _set_limits(path: str, where: Hierarchy, memory_max: int, swap_max: int) -> None:
+    _write(f"{path}/{where.limit_file}", str(memory_max))
+    if where.version == 2:
+        name, value = "memory.swap.max", swap_max
+    else:
+        name, value = "memory.memsw.limit_in_bytes", memory_max + swap_max
+    if os.path.exists(f"{path}/{name}"):
+        _write(f"{path}/{name}", str(value))
+    elif where.version == 1 and not swap_max:
+        # Swap is not accounted for on this machine: do not use it is as near as it gets.
+        _write(f"{path}/memory.swappiness", "0")
+
+
+def _failed(what: str, error: OSError) -> GsError:
+    if isinstance(error, PermissionError):
+        return PermissionDenied(what, str(error.strerror), "run it as root, or in a delegated one")
+    if error.errno == errno.EROFS:
+        return NotSupported(what, "/sys/fs/cgroup is read-only", "mount it writable here")
+    return NotSupported(what, str(error.strerror))
+
+
+# ---------------------------------------------------------------------------- the ones before
+
+
+def stale(parent: str) -> list[str]:
+    """Groups of ours in ``parent`` whose process is gone and that nobody is in."""
+    try:
+        names = sorted(name for name in os.listdir(parent) if name.startswith(PREFIX))
+    except OSError:
+        return []
+    paths = []
+    for name in names:
+        pid = name[len(PREFIX) :].partition("-")[0]
+        # A group whose maker still runs may be about to be entered. Ours is not made yet.
+        done = pid == str(os.getpid()) or not os.path.exists(f"/proc/{pid}")
+        if done and not _read(f"{parent}/{name}/cgroup.procs"):
+            paths.append(f"{parent}/{name}")
+    return paths
+
+
+def sweep(parent: str) -> None:
+    """Remove the stale groups; one that is not empty after all stays."""
+    for path in stale(parent):
+        try:
+            os.rmdir(path)
+        except OSError:
+            pass

@@ -1,0 +1,158 @@
+"""gs.run(): a protected program as a child of the calling process."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from typing import Any, Mapping, Sequence
+
+from . import runner
+from .backends import capabilities
+from .errors import GsError, NotSupported
+from .eventstream import EventStream, OomEvent
+from .record import Record
+
+#: In the child: find this very package, and become `gs run`. Nothing of site is needed for that.
+_BOOTSTRAP = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from gs.runner import main;"
+    " sys.exit(main(sys.argv[3:], int(sys.argv[2])))"
+)
+
+
+class Completed(Record):
+    """How a program ended.
+
+    ``returncode`` is its exit status, or minus the signal that ended it, as in subprocess.
+    ``outcome`` is what came of its handler if the OOM killer killed it: none, done, timeout,
+    failed, or signal; "ended" if it was not killed so, "unknown" if this caller cannot read the
+    events. ``events`` are those that name its process.
+    """
+
+    __slots__ = ("events", "outcome", "returncode")
+
+    def __init__(self, returncode: int, outcome: str, events: Sequence[OomEvent]) -> None:
+        self.returncode = returncode
+        self.outcome = outcome
+        self.events = tuple(events)
+
+    @property
+    def oom_killed(self) -> bool:
+        """Whether the OOM killer killed it."""
+        return self.outcome not in ("ended", "unknown")
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    on_oom: str | Sequence[str | os.PathLike[str]],
+    *,
+    grace: float | None = None,
+    signal: int | None = None,
+    scope: str | None = None,
+    memory_max: int | str | None = None,
+    swap_max: int | str | None = None,
+    user: str | None = None,
+    backend: str = "auto",
+    allow_unprotected: bool = False,
+    timeout: float | None = None,
+    **popen: Any,
+) -> Completed:
+    """Run a program, protected as by `gs run`, and wait for its end.
+
+    ``on_oom`` is the handler: a path, or path and arguments. ``grace`` and ``timeout`` are in
+    seconds (after ``timeout`` the program is killed, subprocess.TimeoutExpired is raised); sizes
+    are bytes, or text such as "500M". ``scope`` None is tree where the kernel knows it. Other
+    keywords (stdin, stdout, stderr, cwd, env, …) go to subprocess.Popen.
+
+    Raises what can be known before the program begins as GsError: ProgramNotFound, InvalidHandler,
+    NotSupported, PermissionDenied, UsageError. Source of ``events``:
+    /proc/graceful_shutdown_events, where the caller may read it.
+    """
+    words = _words(on_oom, grace, signal, scope, memory_max, swap_max, user, backend)
+    if allow_unprotected:
+        words.append("--allow-unprotected")
+    stream = _open_stream()
+    try:
+        process = _start([*words, "--", *[os.fspath(word) for word in argv]], popen)
+        with process:
+            try:
+                returncode = process.wait(timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return _completed(process.pid, returncode, stream)
+    finally:
+        if stream is not None:
+            stream.close()
+
+
+def _words(
+    on_oom: str | Sequence[str | os.PathLike[str]],
+    grace: float | None,
+    signal: int | None,
+    scope: str | None,
+    memory_max: int | str | None,
+    swap_max: int | str | None,
+    user: str | None,
+    backend: str,
+) -> list[str]:
+    """The same request as options of `gs run`."""
+    handler = [on_oom] if isinstance(on_oom, (str, os.PathLike)) else on_oom
+    if scope is None and "scope" not in capabilities().keys:
+        scope = "process"
+    options: Mapping[str, object] = {
+        "--on-oom": " ".join(shlex.quote(os.fspath(word)) for word in handler),
+        "--grace": None if grace is None else f"{grace:f}s",
+        "--signal": signal,
+        "--scope": scope,
+        "--memory-max": memory_max,
+        "--swap-max": swap_max,
+        "--user": user,
+        "--backend": backend,
+    }
+    return [f"{name}={value}" for name, value in options.items() if value is not None]
+
+
+def _start(words: list[str], popen: Mapping[str, Any]) -> subprocess.Popen[Any]:
+    """Start `gs run` in a child; returns when the program itself has begun there."""
+    if not sys.executable:
+        raise NotSupported("cannot run a program", "this Python does not know its own executable")
+    place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    readable, writable = os.pipe()
+    command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, place, str(writable), *words]
+    keywords = {**popen, "pass_fds": (*popen.get("pass_fds", ()), writable)}
+    try:
+        try:
+            process = subprocess.Popen(command, **keywords)
+        finally:
+            os.close(writable)
+        with open(readable, "rb", closefd=False) as pipe:
+            report = pipe.read()
+    finally:
+        os.close(readable)
+    if report:
+        process.wait()
+        raise runner.unpack_error(report)
+    return process
+
+
+def _open_stream() -> EventStream | None:
+    """The events from now on, where they can be read."""
+    try:
+        stream = EventStream(follow=False)
+    except GsError:
+        return None
+    stream.available()
+    return stream
+
+
+def _completed(pid: int, returncode: int, stream: EventStream | None) -> Completed:
+    if stream is None:
+        return Completed(returncode, "unknown", ())
+    events = [event for event in stream.available() if event.pid == pid]
+    outcome = "ended"
+    for event in events:
+        if event.event == "kill":
+            outcome = str(event.get("outcome", "none"))
+    return Completed(returncode, outcome, events)

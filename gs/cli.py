@@ -1,0 +1,324 @@
+"""The command, `gs-oom` and `gs`: its words, its exit codes, and the way to Ghostscript.
+
+Each command imports what it needs when it runs; `run` goes past all of this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Callable, Sequence
+
+    from .eventstream import OomEvent
+    from .registry import Registration
+
+COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor")
+HELP_WORDS = ("-h", "--help", "help")
+
+HELP = """\
+usage: gs-oom COMMAND [OPTION...]
+
+Runs a program of your choice before the OOM killer kills a process.
+
+  run PROG [ARG...] --on-oom HANDLER   start a program that is protected
+  register PID --on-oom HANDLER        protect a process that runs already
+  unregister PID                       take that back
+  list                                 what is registered
+  watch                                follow what the OOM killer does
+  doctor                               what this machine offers, and what is in the way
+
+`gs-oom COMMAND --help` says more of each. The first thing to try, on a patched kernel, as root:
+
+  gs-oom run --on-oom "sh -c 'ps aux > /var/tmp/last-words'" --memory-max 100M -- tail /dev/zero
+
+Exit codes: 0 good, 2 usage, 3 this machine cannot, 4 no such process, 5 permission, 6 handler
+unusable. `run` ends as its program does; 125, 126 and 127 as in env(1).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point of the command; ``argv`` without the program's own name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] == "run":
+        from . import runner
+
+        return runner.main(words[1:])
+    _hand_over_to_ghostscript(words)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone; what is still buffered must not raise again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words:
+        print(HELP, end="", file=sys.stderr)
+        return 2
+    if words[0] in HELP_WORDS:
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        from . import __version__
+
+        print(f"gs-oom {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        _complain(f"unknown command {words[0]!r}; there are {', '.join(COMMANDS)}")
+        return 2
+    from .errors import GsError
+
+    try:
+        code = _parse_and_run(words)
+        sys.stdout.flush()
+        return code
+    except GsError as error:
+        _complain(error)
+        return error.exit_code
+
+
+def _complain(text: object) -> None:
+    print(f"gs-oom: {text}", file=sys.stderr)
+
+
+def _hand_over_to_ghostscript(words: list[str]) -> None:
+    """Called as `gs` with a word that is not ours: exec the Ghostscript further on PATH, if any."""
+    from .shadowing import ghostscript, is_called_gs
+
+    if words and words[0] not in (*COMMANDS, *HELP_WORDS) and is_called_gs(sys.argv[0]):
+        path = ghostscript(sys.argv[0])
+        if path is not None:
+            os.execv(path, ["gs", *words])
+
+
+# ---------------------------------------------------------------------------- the commands
+
+
+def _parse_and_run(words: list[str]) -> int:
+    import argparse
+
+    # No abbreviations: a later option must not change the meaning of a script.
+    top = argparse.ArgumentParser(prog="gs-oom", add_help=False, allow_abbrev=False)
+    commands = top.add_subparsers(dest="command")
+
+    def command(
+        name: str, function: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        parser = commands.add_parser(
+            name,
+            description=text,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.set_defaults(function=function)
+        return parser
+
+    _add_register(command)
+    _add_unregister(command)
+    _add_list(command)
+    _add_watch(command)
+    _add_doctor(command)
+    options = top.parse_args(words)
+    code: int = options.function(options)
+    return code
+
+
+if TYPE_CHECKING:
+    Adder = Callable[
+        [str, Callable[[argparse.Namespace], int], str],
+        argparse.ArgumentParser,
+    ]
+
+
+def _add_register(add: Adder) -> None:
+    parser = add(
+        "register",
+        _register,
+        """\
+Have the kernel run HANDLER before its OOM killer kills process PID. A process that is registered
+again gets the new handler. The registration ends with the process, and survives an exec.
+
+  gs-oom register 4711 --on-oom "/usr/local/bin/save-state --fast" --grace 5s""",
+    )
+    parser.add_argument("pid", type=int, metavar="PID")
+    parser.add_argument(
+        "--on-oom",
+        metavar="HANDLER",
+        help="program to run, with arguments in shell quoting; found on PATH",
+    )
+    parser.add_argument("--grace", metavar="TIME", help="how long it may take: 5s, 500ms, 2m")
+    parser.add_argument("--signal", metavar="SIG", help="also send the process this signal")
+    parser.add_argument("--scope", choices=("process", "tree"), help="whom it covers")
+    _add_json(parser)
+
+
+def _register(options: argparse.Namespace) -> int:
+    from . import arguments, registry
+
+    registration = registry.register(
+        options.pid,
+        None if options.on_oom is None else arguments.split_words(options.on_oom),
+        None if options.grace is None else arguments.parse_grace(options.grace),
+        None if options.signal is None else arguments.parse_signal(options.signal),
+        options.scope,
+    )
+    if options.json:
+        _print_json(_as_json(registration))
+    else:
+        print(f"registered: {registration.line}")
+    return 0
+
+
+def _add_unregister(add: Adder) -> None:
+    parser = add("unregister", _unregister, "Take the registration of process PID back.")
+    parser.add_argument("pid", type=int, metavar="PID")
+
+
+def _unregister(options: argparse.Namespace) -> int:
+    from . import registry
+
+    registry.unregister(options.pid)
+    return 0
+
+
+def _add_list(add: Adder) -> None:
+    parser = add("list", _list, "Show what is registered: one line a process.")
+    _add_json(parser)
+
+
+def _list(options: argparse.Namespace) -> int:
+    import shlex
+
+    from . import registry
+
+    found = registry.registrations()
+    if options.json:
+        _print_json([_as_json(registration) for registration in found])
+        return 0
+    print(f"{'PID':>7}  {'COMMAND':<15}  {'GRACE':>9}  {'SCOPE':<7}  HANDLER")
+    for one in found:
+        grace = "default" if one.grace is None else f"{one.grace:g}s"
+        handler = " ".join(map(shlex.quote, one.argv)) or f"signal {one.signal}"
+        owner = "" if one.uid is None else f"  (uid {one.uid})"
+        print(
+            f"{one.pid:>7}  {_comm(one.pid):<15}  {grace:>9}  {one.scope or 'process':<7}"
+            f"  {handler}{owner}"
+        )
+    return 0
+
+
+def _as_json(registration: Registration) -> dict[str, object]:
+    return {**registration.as_dict(), "line": registration.line}
+
+
+def _comm(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return "?"
+
+
+def _add_watch(add: Adder) -> None:
+    parser = add(
+        "watch",
+        _watch,
+        """\
+Follow what the OOM killer does on this machine, one line an event, from the oldest that the
+kernel kept. Ends with Ctrl-C, with --timeout, or at once with --no-follow.
+
+  grace    a registered process was chosen, its handler is being started
+  done     the handler ended in time       timeout  it did not, and was killed
+  failed   it could not be started         averted  there is memory again, nothing is killed
+  gone     the process ended by itself     kill     the OOM killer kills (registered or not)
+  lost     events that were overwritten before they were read""",
+    )
+    parser.add_argument("--pid", type=int, metavar="PID", help="only events of this process")
+    parser.add_argument("--new", action="store_true", help="leave out what is there already")
+    parser.add_argument("--no-follow", action="store_true", help="end with the last one there is")
+    parser.add_argument("--timeout", metavar="TIME", help="end after this time: 30s, 5m")
+    parser.add_argument("--raw", action="store_true", help="the kernel's own lines")
+    _add_json(parser, "one object a line")
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from . import arguments
+    from .eventstream import EventStream
+
+    timeout = None if options.timeout is None else arguments.parse_grace(options.timeout)
+    with EventStream(follow=not options.no_follow, timeout=timeout) as stream:
+        if options.new:
+            stream.available()
+        for event in stream:
+            if options.pid in (None, event.pid) or event.event == "lost":
+                print(_event_line(event, options), flush=True)
+    return 0
+
+
+def _event_line(event: OomEvent, options: argparse.Namespace) -> str:
+    if options.raw:
+        return event.line
+    if options.json:
+        import json
+
+        return json.dumps(event.data)
+    return describe(event)
+
+
+_SHOWN_ELSEWHERE = ("seq", "time_ns", "event", "pid", "comm", "uid", "constraint", "memcg")
+
+
+def describe(event: OomEvent) -> str:
+    """One event for people: when, what, who, where, and the figures that the kernel could tell."""
+    start = f"{event.time:12.6f} {event.event:<8}"
+    if event.event == "lost":
+        return f"{start} {event['count']} events were overwritten before they were read"
+    place = event["constraint"] if event["memcg"] is None else event["memcg"]
+    from .procfile import escape
+
+    figures = [
+        f"{key}={escape(value) if isinstance(value, str) else value}"
+        for key, value in event.data.items()
+        if key not in _SHOWN_ELSEWHERE and value is not None
+    ]
+    return " ".join([start, f"{event.pid} ({event.comm})", f"in {place}:", *figures])
+
+
+def _add_doctor(add: Adder) -> None:
+    parser = add(
+        "doctor",
+        _doctor,
+        """\
+Say what this machine offers, which backend `gs-oom run` would take and why, what is in the way,
+and the command that mends it. Changes nothing. Exit code 0 if a program can be protected here,
+else 3.""",
+    )
+    _add_json(parser)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from . import doctor
+
+    findings = doctor.examine()
+    if options.json:
+        _print_json([finding.as_dict() for finding in findings])
+    else:
+        print(doctor.report(findings), end="")
+    return 0 if doctor.can_protect(findings) else 3
+
+
+def _add_json(parser: argparse.ArgumentParser, text: str = "for programs") -> None:
+    parser.add_argument("--json", action="store_true", help=f"JSON, {text}")
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value, indent=2))
