@@ -1,0 +1,129 @@
+"""What kernels.toml declares: series, releases, signers, flavours. Knows no other file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from provisioning import config
+from provisioning.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: Everything of ours that goes into a kernel tree.
+PATCHES_DIR: Path = config.REPO / "kernel_patches"
+
+#: Public keys of those who sign kernel.org's releases, a binary keyring for gpgv.
+KEYRING: Path = Path(__file__).parent / "keys" / "kernel.org.gpg"
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A package whose /usr/src holds the sources, and the suite that has it.
+
+    Of an ``archived`` suite the signed lists are no longer renewed, and their date is over.
+    """
+
+    package: str
+    suite: str
+    archived: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """One kernel series: the release to fetch and the patches that fit it."""
+
+    name: str
+    status: str
+    release: str
+    tarball: str
+    sha256: str
+    signers: tuple[str, ...]
+    patches: Path
+    debian: DebianPackage | None
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One way to configure a kernel."""
+
+    name: str
+    base: str
+    fragments: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class DebianArchive:
+    """Where Debian packages come from and which keyring signs them."""
+
+    archive: str
+    security: str
+    keyring: Path
+
+
+@lru_cache(maxsize=1)
+def _declared() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((PATCHES_DIR / "kernels.toml").read_text())
+    return table
+
+
+def series(name: str) -> Series:
+    """The declaration of a series such as "5.4"."""
+    table = _declared()["series"]
+    if name not in table:
+        raise UsageError(f"there is no kernel series {name!r}", hint=f"take one of {_or(table)}")
+    row = table[name]
+    fingerprints = _declared()["signers"]
+    return Series(
+        name=name,
+        status=row["status"],
+        release=row["release"],
+        tarball=row["tarball"],
+        sha256=row["sha256"],
+        signers=tuple(fingerprints[who] for who in row["signers"]),
+        patches=PATCHES_DIR / row["patches"],
+        debian=DebianPackage(**row["debian"]) if "debian" in row else None,
+    )
+
+
+def flavour(name: str, series_name: str) -> Flavour:
+    """The declaration of a flavour, with the fragments that this series adds to it."""
+    table = _declared()["config"]
+    if name not in table:
+        raise UsageError(f"there is no configuration {name!r} yet", hint=f"take {_or(table)}")
+    fragments: list[Path] = []
+    for fragment in table[name]["fragments"]:
+        path = PATCHES_DIR / "configs" / fragment
+        own = path.with_name(f"{path.stem}-{series_name}{path.suffix}")
+        fragments += [path] + ([own] if own.exists() else [])
+    return Flavour(name, table[name]["base"], tuple(fragments))
+
+
+def mirrors(release: str) -> list[str]:
+    """Addresses of the directory with a release's tarball, the preferred one first."""
+    own = os.environ.get("GS_KERNEL_MIRROR")
+    major = release.split(".")[0]
+    return ([own.rstrip("/")] if own else []) + [
+        mirror.format(major=major) for mirror in _declared()["mirrors"]
+    ]
+
+
+def debian_archive() -> DebianArchive:
+    """Debian's archive; GS_DEBIAN_MIRROR replaces the main one."""
+    row = _declared()["debian"]
+    return DebianArchive(
+        archive=os.environ.get("GS_DEBIAN_MIRROR") or row["archive"],
+        security=os.environ.get("GS_DEBIAN_SECURITY_MIRROR") or row["security"],
+        keyring=Path(row["keyring"]),
+    )
+
+
+def _or(names: Any) -> str:
+    return ", ".join(names)
