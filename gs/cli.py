@@ -304,14 +304,14 @@ else 3.""",
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from . import doctor
+    from .doctor import can_protect, examine, report
 
-    findings = doctor.examine()
+    findings = examine()
     if options.json:
         _print_json([finding.as_dict() for finding in findings])
     else:
-        print(doctor.report(findings), end="")
-    return 0 if doctor.can_protect(findings) else 3
+        print(report(findings), end="")
+    return 0 if can_protect(findings) else 3
 
 
 def _add_json(parser: argparse.ArgumentParser, text: str = "for programs") -> None:
