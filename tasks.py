@@ -4,10 +4,301 @@ from __future__ import annotations
 
 from typing import Any
 
+from invoke.collection import Collection
 from invoke.tasks import task
+
+# Modules of provisioning are imported inside the tasks: `./dev --list` need not load them all.
+
+_KERNEL = "series: 5.4, 5.10, 6.1 or 6.12 (default 5.4)"
+_SOURCE = "kernel.org, debian, a URL, a tarball or a directory (default kernel.org)"
+_CONFIG = "flavour: guest"
+_SOURCES = {"kernel": _KERNEL, "source": _SOURCE}
+_BUILD = {
+    **_SOURCES,
+    "config": _CONFIG,
+    "jobs": "compilers at once (default: one for each processor)",
+}
+_JSON = {"json": "print for programs"}
+_SHOW = {**_JSON, "dry-run": "say what would be done, and do nothing"}
+
+
+@task(help={**_BUILD, **_SHOW, "keep": "leave the VM up and say how to reach it"})
+def demo(
+    _: Any,
+    kernel: str = "",
+    source: str = "",
+    config: str = "guest",
+    jobs: int = 0,
+    keep: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Build the patched kernel, boot it, and see a handler run before the OOM killer kills."""
+    from provisioning import frontend
+
+    request = frontend.Request(kernel, source, config, jobs)
+
+    def work() -> int:
+        from provisioning.vm.demo import run_demo
+
+        if dry_run:
+            frontend.show(frontend.describe(request), json)
+            return 0
+        return run_demo(frontend.kernel_for(request, fall_back=True).image, keep=keep)
+
+    frontend.run_task(work)
+
+
+@task(
+    help={
+        "only": "unit, patches, guest, vm or host",
+        "all": "every tier on every series; takes hours",
+        "count": "OOMs in the storms",
+    }
+)
+def test(_: Any, only: str = "", all: bool = False, count: int = 50) -> None:
+    """Run the tests; without options the quick tier."""
+    from provisioning import frontend, testing
+
+    frontend.run_task(lambda: testing.run(only, all, count))
 
 
 @task
-def lint(context: Any) -> None:
-    """Check style and types."""
-    context.run("ruff check . && ruff format --check . && mypy", pty=False)
+def lint(_: Any) -> None:
+    """Check style, types and shell scripts."""
+    from provisioning import frontend, lint
+
+    frontend.run_task(lint.run)
+
+
+@task
+def package(_: Any) -> None:
+    """Make the single file gs-oom.pyz and the wheel, into dist/."""
+    from provisioning import frontend, package
+
+    frontend.run_task(package.run)
+
+
+@task(help={**_SOURCES, **_SHOW})
+def fetch_kernel(
+    _: Any, kernel: str = "", source: str = "", dry_run: bool = False, json: bool = False
+) -> None:
+    """Fetch and unpack kernel sources into the cache."""
+    from provisioning import frontend
+
+    request = frontend.Request(kernel, source)
+
+    def work() -> None:
+        if dry_run:
+            return frontend.show(frontend.describe(request), json)
+        sources = request.sources()
+        return frontend.show({"sources": sources.origin, "tree": sources.tree()}, json)
+
+    frontend.run_task(work)
+
+
+@task(help={**_SOURCES, **_SHOW, "config": _CONFIG})
+def patch_kernel(
+    _: Any,
+    kernel: str = "",
+    source: str = "",
+    config: str = "guest",
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Fetch, and apply overlay and patches."""
+    from provisioning import frontend
+    from provisioning.kernel import build
+
+    request = frontend.Request(kernel, source, config)
+
+    def work() -> None:
+        if dry_run:
+            return frontend.show(frontend.describe(request), json)
+        return frontend.show({"tree": build.patched_tree(request.plan())}, json)
+
+    frontend.run_task(work)
+
+
+@task(
+    help={
+        **_BUILD,
+        **_SHOW,
+        "module": "a stock kernel with the module instead of a patched one",
+        "host": "build, install and verify on this machine; may be repeated",
+    },
+    iterable=["host"],
+)
+def build_kernel(
+    _: Any,
+    host: list[str],
+    kernel: str = "",
+    source: str = "",
+    config: str = "guest",
+    jobs: int = 0,
+    module: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Fetch, patch, configure and build the kernel for the local VM."""
+    from provisioning import frontend
+
+    request = frontend.Request(kernel, source, config, jobs, module)
+
+    def work() -> None:
+        if host:
+            raise frontend.not_yet("build-kernel --host (remote machines)")
+        if dry_run:
+            return frontend.show(frontend.describe(request), json)
+        return frontend.show(frontend.artefact_facts(frontend.kernel_for(request)), json)
+
+    frontend.run_task(work)
+
+
+_NAME = "the machine's name"
+
+
+@task(help={**_BUILD, "name": _NAME, "memory": "of the machine, in MB", "cpus": "processors"})
+def vm_up(
+    _: Any,
+    name: str = "default",
+    kernel: str = "",
+    source: str = "",
+    config: str = "guest",
+    jobs: int = 0,
+    memory: int = 1024,
+    cpus: int = 2,
+) -> None:
+    """Boot the patched kernel in a machine that stays up, with ssh."""
+    from provisioning import frontend
+
+    request = frontend.Request(kernel, source, config, jobs)
+
+    def work() -> None:
+        from provisioning.vm import machines
+
+        image = frontend.kernel_for(request, fall_back=True).image
+        machine = machines.up(image, name, memory_mb=memory, cpus=cpus)
+        frontend.show(
+            {"name": machine.name, "kernel": machine.kernel, "ssh": f"./dev vm.ssh --name {name}"},
+            as_json=False,
+        )
+
+    frontend.run_task(work)
+
+
+@task(help={"name": _NAME})
+def vm_run(_: Any, name: str = "default") -> None:
+    """Run the words after -- in the machine, as root; exits as they do."""
+    from provisioning import frontend
+
+    def work() -> int:
+        from provisioning.vm import machines
+
+        return machines.ssh(name, frontend.words_after_dashes())
+
+    frontend.run_task(work)
+
+
+@task(help={"name": _NAME})
+def vm_ssh(_: Any, name: str = "default") -> None:
+    """Log in to the machine."""
+    from provisioning import frontend
+
+    def work() -> int:
+        from provisioning.vm import machines
+
+        return machines.ssh(name)
+
+    frontend.run_task(work)
+
+
+@task(help={"name": _NAME})
+def vm_down(_: Any, name: str = "default") -> None:
+    """End the machine and remove its files."""
+    from provisioning import frontend
+
+    def work() -> None:
+        from provisioning.vm import machines
+
+        print(f"{name} is down" if machines.down(name) else f"{name} was not up")
+
+    frontend.run_task(work)
+
+
+@task(help=_JSON)
+def vm_list(_: Any, json: bool = False) -> None:
+    """The machines that are up."""
+    from provisioning import frontend
+
+    def work() -> None:
+        from provisioning.vm import machines
+
+        frontend.show_rows([vars(machine) for machine in machines.machines()], json)
+
+    frontend.run_task(work)
+
+
+@task(help={"kernel": _KERNEL + "; all when not given", "source": _SOURCE})
+def patches_check(_: Any, kernel: str = "", source: str = "") -> None:
+    """Whether each patch applies at fuzz 0 and is as refresh would write it."""
+    from provisioning import care, frontend
+
+    frontend.run_task(lambda: care.check(frontend.Request(kernel, source)))
+
+
+@task(help={"kernel": _KERNEL + "; all when not given", "source": _SOURCE})
+def patches_refresh(_: Any, kernel: str = "", source: str = "") -> None:
+    """Write stale patches anew."""
+    from provisioning import care, frontend
+
+    frontend.run_task(lambda: care.refresh(frontend.Request(kernel, source)))
+
+
+@task(help={"kernel": _KERNEL, "source": _SOURCE, "output": "directory"})
+def patches_export(_: Any, kernel: str = "", source: str = "", output: str = "") -> None:
+    """Write overlay and patches as mailable patches."""
+    from provisioning import care, frontend
+
+    frontend.run_task(lambda: care.export(frontend.Request(kernel, source), output))
+
+
+def _later(name: str, text: str) -> Any:
+    """A task that is designed but not built says so, in place of an unknown name."""
+
+    def body(_: Any, host: list[str]) -> None:
+        from provisioning import frontend
+
+        def refuse() -> None:
+            raise frontend.not_yet(name)
+
+        frontend.run_task(refuse)
+
+    body.__doc__ = f"{text} (not available yet)"
+    return task(body, iterable=["host"], name=name)
+
+
+ns = Collection(
+    *(demo, test, lint, package, fetch_kernel, patch_kernel, build_kernel),
+    _later("bench", "Measure"),
+    _later("verify", "Check a host"),
+    _later("rollback", "Take a host back to its stock kernel"),
+    _later("status", "Where each host stands"),
+    _later("uninstall", "Remove everything from a host"),
+)
+
+vm = Collection("vm")
+vm.add_task(vm_up, name="up")
+vm.add_task(vm_run, name="run")
+vm.add_task(vm_ssh, name="ssh")
+vm.add_task(vm_down, name="down")
+vm.add_task(vm_list, name="list")
+ns.add_collection(vm)
+
+patches = Collection("patches")
+patches.add_task(patches_check, name="check")
+patches.add_task(patches_refresh, name="refresh")
+patches.add_task(patches_export, name="export")
+patches.add_task(_later("edit", "Edit a patch in a working tree"))
+patches.add_task(_later("bump", "Move a series to another release"))
+ns.add_collection(patches)

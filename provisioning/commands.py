@@ -283,7 +283,7 @@ def _log_file(log: Path | None, words: Sequence[str]) -> Iterator[IO[str] | None
         yield None
         return
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as sink:
+    with log.open("a", buffering=1) as sink:  # by lines: people follow it with tail -f
         sink.write(f"$ {shlex.join(words)}\n")
         yield sink
 

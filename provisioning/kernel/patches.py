@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,13 +164,17 @@ def check(pristine: Path, series: str) -> list[Checked]:
     return found
 
 
-def refresh(pristine: Path, series: str, *, line_numbers: bool) -> list[str]:
-    """Write the stale patches of a series anew; the names of those that changed.
+def refresh(
+    pristine: Path, series: str, *, line_numbers: bool, leave: Collection[str] = ()
+) -> list[str]:
+    """Write the stale patches of a series anew, but for those named in ``leave``.
 
-    ``line_numbers``: also where only line numbers differ.
+    ``line_numbers``: also where only line numbers differ. The names of those that changed.
     """
     changed = []
     for entry in check(pristine, series):
+        if entry.patch in leave:
+            continue
         if entry.stale or (line_numbers and entry.offset):
             path = versions.PATCHES_DIR / "patches" / entry.patch
             write_whole(path, entry.rewritten)

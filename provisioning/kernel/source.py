@@ -44,6 +44,10 @@ class Source:
 
         return cache.entry("kernel-source", self.key, make) / "linux"
 
+    def cached(self) -> bool:
+        """Whether they are unpacked in the cache."""
+        return cache.present("kernel-source", self.key) is not None
+
 
 def locate(series: str, spec: str = DEFAULT) -> Source:
     """The sources that ``spec`` (kernel.org, debian, URL, tarball, directory) stands for."""
@@ -66,7 +70,12 @@ def locate(series: str, spec: str = DEFAULT) -> Source:
 
 
 def packaged(series: str) -> bool:
-    """Whether Debian 12 itself packages the series (an older suite's does not count)."""
+    """Whether some Debian suite packages the series as source."""
+    return versions.series(series).debian is not None
+
+
+def packaged_now(series: str) -> bool:
+    """Whether Debian 12 does; an older suite does not count."""
     package = versions.series(series).debian
     return package is not None and not package.archived
 

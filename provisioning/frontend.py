@@ -1,0 +1,166 @@
+"""Between the options of a task and the stages: what was asked for, what to say, how to exit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provisioning import commands, log
+from provisioning.config import SERIES
+from provisioning.errors import ProvisioningError, UsageError, report
+from provisioning.kernel import build, patches, source, versions
+from provisioning.kernel.build import KernelArtefact, Plan
+from provisioning.kernel.download import Unreachable
+from provisioning.kernel.source import Source
+from provisioning.progress import note
+
+
+@dataclass(frozen=True)
+class Request:
+    """The shared options of the kernel tasks, as given; empty means not given."""
+
+    kernel: str = ""
+    source: str = ""
+    config: str = "guest"
+    jobs: int = 0
+    module: bool = False
+
+    @property
+    def series(self) -> str:
+        """The series asked for; the home series when none was."""
+        return self.kernel or SERIES[0]
+
+    def sources(self) -> Source:
+        """Exactly the sources asked for."""
+        if self.module:
+            raise not_yet("--module (the module for stock kernels)")
+        return source.locate(self.series, self.source or source.DEFAULT)
+
+    def plan(self, sources: Source | None = None) -> Plan:
+        """The build that these options stand for."""
+        chosen = sources or self.sources()
+        return build.plan(chosen.series.name, sources=chosen, flavour=self.config)
+
+
+def run_task(work: Callable[[], int | None]) -> None:
+    """Do the work of a task and leave with its exit status; failures are told in one place."""
+    log.setup()
+    try:
+        with commands.interruptible():
+            status = work() or 0
+    except ProvisioningError as error:
+        print(report(error), file=sys.stderr)
+        status = error.exit_code
+    sys.exit(status)
+
+
+def not_yet(what: str) -> UsageError:
+    """The answer to a request for something that is designed but not built."""
+    return UsageError(f"{what} is not available yet", hint="see README.md for what is")
+
+
+def words_after_dashes() -> list[str]:
+    """The words after the first ``--``, at least one; Invoke 2 gives a task none of them."""
+    words = sys.argv[1:]
+    after = words[words.index("--") + 1 :] if "--" in words else []
+    if not after:
+        raise UsageError("no command is given", hint="give it after --, as in vm.run -- uname -r")
+    return after
+
+
+def available_sources(request: Request) -> Source:
+    """The sources asked for, or, when nothing was and kernel.org is out of reach, Debian's.
+
+    Then the asked series if Debian 12 has it, else the newest one that it has.
+    """
+    wanted = request.sources()
+    if request.source or build.built(request.plan(wanted)):
+        return wanted
+    try:
+        wanted.tree()
+        return wanted
+    except Unreachable as error:
+        if not (series := _packaged_series(request.kernel)):
+            raise
+        note(f"{error.what}: {error.why}")
+        note(f"going on with Linux {series} as Debian packages it (--source gives other sources)")
+        return source.locate(series, "debian")
+
+
+def kernel_for(request: Request, *, fall_back: bool = False) -> KernelArtefact:
+    """The built kernel; ``fall_back`` as in :func:`available_sources`."""
+    chosen = available_sources(request) if fall_back else request.sources()
+    return build.build(
+        chosen.series.name, source=chosen, config=request.config, jobs=request.jobs or None
+    )
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """What would be built and what of it is in the cache; for ``--dry-run``."""
+    wanted = request.plan()
+    return {
+        "series": wanted.series,
+        "sources": wanted.source.origin,
+        "sources_cached": wanted.source.cached(),
+        "patches": [patch.name for patch in patches.of_series(wanted.series)],
+        "configuration": wanted.flavour.name,
+        "fragments": [path.name for path in wanted.flavour.fragments],
+        "compiler": build.compiler(),
+        "kernel_cached": build.built(wanted) is not None,
+        "key": wanted.image_key,
+    }
+
+
+def show(facts: Mapping[str, Any], as_json: bool) -> None:
+    """Facts on stdout, for people or for programs."""
+    if as_json:
+        print(json.dumps(facts, indent=2, default=str))
+        return
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        print(f"{name.replace('_', ' '):<{width}}  {text}")
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """A table on stdout; programs get a list."""
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))
+        return
+    if not rows:
+        print("none")
+        return
+    table = [list(rows[0])] + [[str(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def artefact_facts(artefact: KernelArtefact) -> dict[str, Any]:
+    """What people want to know of a built kernel."""
+    return {
+        "release": artefact.release,
+        "image": artefact.image,
+        "config": artefact.config,
+        "tree": artefact.tree,
+        "key": artefact.key,
+    }
+
+
+def _packaged_series(asked: str) -> str:
+    if asked and source.packaged_now(asked):
+        return asked
+    newest_first = reversed(SERIES)
+    return next((name for name in newest_first if source.packaged_now(name)), "")
+
+
+def series_named(kernel: str) -> tuple[str, ...]:
+    """One series when it is named, else all of them."""
+    if kernel:
+        versions.series(kernel)  # UsageError when there is none of that name
+        return (kernel,)
+    return SERIES

@@ -1,0 +1,43 @@
+"""Which tests a tier has, and how pytest is called for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from provisioning import config
+from provisioning.errors import UsageError
+from provisioning.frontend import not_yet
+from provisioning.progress import note
+
+#: What each kind of test needs is in its marker's text in pyproject.toml.
+KINDS = ("unit", "patches", "guest", "vm", "host")
+
+
+def run(only: str, everything: bool, count: int) -> int:
+    """Become pytest: its closing line is the last one, its exit status ours."""
+    if only and only not in KINDS:
+        raise UsageError(f"there is no kind of test {only!r}", hint=f"take {', '.join(KINDS)}")
+    if only == "host":
+        raise not_yet("test --only host (checks of a real host)")
+    if count < 1:
+        raise UsageError("--count must be at least 1")
+    _announce_cache()
+    os.chdir(config.REPO)
+    os.environ["GS_COUNT"] = str(count)
+    if everything:
+        os.environ["GS_SERIES"] = "all"
+    words = ["-m", only] if only else []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *words])
+
+
+def _announce_cache() -> None:
+    kernels = config.cache_dir() / "kernel-image"
+    state = "warm" if kernels.is_dir() and any(kernels.iterdir()) else "cold"
+    note(f"the cache is {state}: {config.cache_dir()}")
+    for series in config.SERIES:
+        own = config.source_from_environment(series)
+        if own:
+            note(f"sources of {series}: {own}")
