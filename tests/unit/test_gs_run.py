@@ -1,0 +1,371 @@
+"""`gs run` as the real command: what it starts, how it ends, what it takes back.
+
+The registry here is a recorded file: these tests see what is written to it, and in what order.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gs import cgroup
+from tests.unit.gs_support import FEATURES, REPO, environment, gs, make_procfs
+
+WITH_SCOPE = FEATURES.replace("keys=grace_ms", "keys=grace_ms,signal,scope")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root")
+
+
+@pytest.fixture
+def procfs(tmp_path: Path) -> Path:
+    return make_procfs(tmp_path / "proc")
+
+
+def registry(procfs: Path) -> list[str]:
+    return (procfs / "graceful_shutdown").read_text().splitlines()
+
+
+def script(path: Path, text: str, mode: int = 0o755) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+# ---------------------------------------------------------------------------- it runs PROG
+
+
+@root_only
+def test_prog_is_the_registered_process(procfs: Path) -> None:
+    done = gs("run", "--on-oom", "true a\\ b", "--", "sh", "-c", "echo $$; exit 7", procfs=procfs)
+    assert done.returncode == 7
+    pid, path = int(done.stdout), registry(procfs)[0].split()[1]
+    assert registry(procfs) == [f"{pid} {path} a\\040b"]
+    assert path.startswith("/") and os.access(path, os.X_OK)
+
+
+@root_only
+def test_options_may_stand_at_the_end(procfs: Path) -> None:
+    done = gs("run", "echo", "hi", "--grace", "1.5s", "--on-oom", "/bin/true", procfs=procfs)
+    assert (done.returncode, done.stdout) == (0, "hi\n")
+    assert registry(procfs)[0].endswith(" grace_ms=1500 /bin/true")
+
+
+@root_only
+def test_only_the_process_is_covered_and_that_is_said(procfs: Path) -> None:
+    warned = gs("run", "--on-oom", "/bin/true", "true", procfs=procfs)
+    assert warned.stderr.count("\n") == 1
+    assert "only the process itself is covered" in warned.stderr
+    silent = gs("run", "--on-oom", "/bin/true", "--scope", "process", "true", procfs=procfs)
+    assert (silent.returncode, silent.stderr) == (0, "")
+    assert "scope" not in (procfs / "graceful_shutdown").read_text()
+
+
+@root_only
+def test_tree_is_the_default_where_the_kernel_has_it(tmp_path: Path) -> None:
+    procfs = make_procfs(tmp_path / "proc", WITH_SCOPE)
+    done = gs("run", "--on-oom", "/bin/true", "--signal", "TERM", "true", procfs=procfs)
+    assert (done.returncode, done.stderr) == (0, "")
+    gs("run", "--on-oom", "/bin/true", "--scope", "process", "true", procfs=procfs)
+    first, second = registry(procfs)
+    assert first.endswith(" signal=15 scope=tree /bin/true")
+    assert second.endswith(" scope=process /bin/true")
+
+
+@root_only
+@pytest.mark.parametrize("words", [("--scope", "tree"), ("--signal", "TERM")])
+def test_what_the_kernel_lacks_is_refused_when_asked_for(
+    procfs: Path, words: tuple[str, ...]
+) -> None:
+    done = gs("run", "--on-oom", "/bin/true", *words, "true", procfs=procfs)
+    assert done.returncode == 125 and words[0] in done.stderr
+    assert registry(procfs) == []
+
+
+@root_only
+def test_a_death_by_signal_stays_one(procfs: Path) -> None:
+    done = gs("run", "--on-oom", "/bin/true", "sh", "-c", "kill -KILL $$", procfs=procfs)
+    assert done.returncode == -signal.SIGKILL
+
+
+@root_only
+def test_prog_gets_signals_descriptors_and_environment_as_gs_did(procfs: Path) -> None:
+    look = "grep SigIgn /proc/self/status; ls /proc/self/fd; env | sort"
+    want = subprocess.run(
+        ["sh", "-c", look], env=environment(procfs), capture_output=True, text=True, check=True
+    )
+    got = gs("run", "--on-oom", "/bin/true", "sh", "-c", look, procfs=procfs)
+    assert got.stdout == want.stdout
+
+
+@root_only
+def test_python_leaves_no_locale_behind(procfs: Path) -> None:
+    done = gs("run", "--on-oom", "/bin/true", "env", procfs=procfs, LANG="C")
+    assert "LC_CTYPE" not in done.stdout and "LANG=C\n" in done.stdout
+    kept = gs("run", "--on-oom", "/bin/true", "env", procfs=procfs, LANG="C", LC_CTYPE="C.UTF-8")
+    assert "LC_CTYPE=C.UTF-8\n" in kept.stdout
+
+
+@root_only
+def test_argv_0_is_the_word_that_was_given(procfs: Path) -> None:
+    done = gs("run", "--on-oom", "/bin/true", "cat", "/proc/self/cmdline", procfs=procfs)
+    assert done.stdout == "cat\0/proc/self/cmdline\0"
+
+
+@root_only
+def test_a_script_without_an_interpreter_line_is_the_shells(procfs: Path, tmp_path: Path) -> None:
+    path = script(tmp_path / "plain", "echo from $0 $1\n")
+    done = gs("run", "--on-oom", "/bin/true", str(path), "x", procfs=procfs)
+    assert (done.returncode, done.stdout) == (0, f"from {path} x\n")
+
+
+@root_only
+def test_the_handler_of_here_is_made_absolute(procfs: Path, tmp_path: Path) -> None:
+    script(tmp_path / "save", "#!/bin/sh\n")
+    for word in ("./save", f"{tmp_path}/save"):
+        gs("run", "--on-oom", word, "true", procfs=procfs, cwd=tmp_path)
+    assert [line.split()[1] for line in registry(procfs)] == [f"{tmp_path}/save"] * 2
+
+
+# ---------------------------------------------------------------------------- it does not
+
+
+@root_only
+def test_not_found_and_not_executable_are_those_of_env(procfs: Path, tmp_path: Path) -> None:
+    plain = script(tmp_path / "plain", "echo\n", 0o644)
+    cases = [("/nowhere/prog", 127), ("no-such-program", 127), ("", 127), (str(plain), 126),
+             (str(tmp_path), 126)]  # fmt: skip
+    for prog, code in cases:
+        done = gs("run", "--on-oom", "/bin/true", prog, procfs=procfs)
+        assert done.returncode == code, prog
+        assert done.stderr.startswith("gs run: ") and done.stderr.count("\n") == 1
+    assert registry(procfs) == []
+
+
+@root_only
+@pytest.mark.parametrize(
+    ("text", "code"), [("#!/nowhere/sh\n", 127), ("#!/etc/passwd\n", 126)], ids=["127", "126"]
+)
+def test_a_failed_exec_takes_the_registration_back(
+    procfs: Path, tmp_path: Path, text: str, code: int
+) -> None:
+    path = script(tmp_path / "broken", text)
+    done = gs("run", "--on-oom", "/bin/true", str(path), procfs=procfs)
+    assert done.returncode == code
+    registered, removed = registry(procfs)
+    assert removed == "-" + registered.split()[0]
+
+
+@root_only
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("true",),
+        ("--nonsense", "true"),
+        ("--on-oom", "/bin/true"),
+        ("--on-oom", "/nowhere", "true"),
+        ("--on-oom", "no-such-handler", "true"),
+        ("--on-oom", "/tmp", "true"),
+        ("--on-oom", "/dev/null", "true"),
+        ("--on-oom", "/etc/passwd", "true"),
+        ("--on-oom", "", "true"),
+        ("--on-oom", "true ''", "true"),
+        ("--on-oom", "true > /tmp/x", "true"),
+        ("--on-oom", "true " + "x" * 9000, "true"),
+        ("--on-oom", "/bin/true", "--grace", "never", "true"),
+        ("--on-oom", "/bin/true", "--grace", "0", "true"),
+        ("--on-oom", "/bin/true", "--signal", "NOTHING", "true"),
+        ("--on-oom", "/bin/true", "--scope", "world", "true"),
+        ("--on-oom", "/bin/true", "--backend", "magic", "true"),
+        ("--on-oom", "/bin/true", "--backend", "cgroup2", "true"),
+        ("--on-oom", "/bin/true", "--memory-max", "lots", "true"),
+        ("--on-oom", "/bin/true", "--memory-max", "4K", "true"),
+        ("--on-oom", "/bin/true", "--swap-max", "1M", "true"),
+        ("--on-oom", "/bin/true", "--user", "no-such-user", "true"),
+        ("--on-oom", "/bin/true", "--user", "root:no-such-group", "true"),
+    ],
+    ids=lambda words: " ".join(words)[:40] or "nothing",
+)
+def test_125_with_one_line_and_nothing_left_registered(
+    procfs: Path, words: tuple[str, ...]
+) -> None:
+    done = gs("run", *words, procfs=procfs)
+    assert done.returncode == 125
+    assert done.stderr.count("\n") <= 2 and done.stderr.splitlines()[-1].startswith("gs run: ")
+    lines = registry(procfs)
+    assert lines == [] or lines[1:] == ["-" + lines[0].split()[0]]
+
+
+def test_without_a_patched_kernel() -> None:
+    done = gs("run", "--on-oom", "/bin/true", "echo", "hi")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.count("\n") == 1
+    assert "/nowhere/graceful_shutdown_features" in done.stderr
+    assert "--allow-unprotected" in done.stderr
+
+
+def test_unprotected_is_allowed_by_name_only() -> None:
+    done = gs("run", "--allow-unprotected", "--on-oom", "/bin/true", "echo", "hi")
+    assert (done.returncode, done.stdout) == (0, "hi\n")
+    assert done.stderr.startswith("gs run: NOT protected: ") and done.stderr.count("\n") == 1
+    # A wrong handler is a mistake wherever it is made.
+    assert gs("run", "--allow-unprotected", "--on-oom", "/nowhere", "echo").returncode == 125
+
+
+def test_a_newer_abi_is_not_guessed_at(tmp_path: Path) -> None:
+    procfs = make_procfs(tmp_path / "proc", FEATURES.replace("abi=1", "abi=2"))
+    done = gs("run", "--on-oom", "/bin/true", "true", procfs=procfs)
+    assert done.returncode == 125 and "abi=2" in done.stderr
+
+
+def test_help_is_on_stdout() -> None:
+    done = gs("run", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--on-oom" in done.stdout and "127" in done.stdout
+
+
+# ---------------------------------------------------------------------------- --dry-run
+
+
+@root_only
+def test_a_dry_run_shows_both_command_lines_and_does_nothing(procfs: Path) -> None:
+    done = gs("run", "--dry-run", "--on-oom", "/bin/true 'a b'", "--grace", "5s", "--memory-max",
+              "50M", "/bin/echo", "x y", procfs=procfs)  # fmt: skip
+    assert done.returncode == 0
+    assert "kernel (builtin, abi 1)" in done.stdout
+    assert "/bin/true 'a b'\n" in done.stdout
+    assert "/bin/echo 'x y'\n" in done.stdout
+    assert "PID grace_ms=5000 /bin/true a\\040b\n" in done.stdout
+    assert registry(procfs) == []
+
+
+def test_a_dry_run_finds_what_would_fail() -> None:
+    assert gs("run", "--dry-run", "--on-oom", "/nowhere", "true").returncode == 125
+    assert gs("run", "--dry-run", "--on-oom", "/bin/true", "no-such-prog").returncode == 127
+    assert gs("run", "--dry-run", "--on-oom", "/bin/true", "true").returncode == 125
+
+
+# ---------------------------------------------------------------------------- --user
+
+STATUS = "grep -E '^(Uid|Gid|Groups|CapPrm|CapEff):' /proc/self/status"
+
+
+@root_only
+def test_prog_is_another_user_without_a_way_back(procfs: Path) -> None:
+    done = gs("run", "--on-oom", "/bin/true", "--user", "nobody", "sh", "-c", STATUS, procfs=procfs)
+    fields = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
+    uid, gid = pwd.getpwnam("nobody")[2:4]
+    assert fields["Uid"] == "\t".join([str(uid)] * 4)
+    assert fields["Gid"] == "\t".join([str(gid)] * 4)
+    assert fields["Groups"].split() == [str(gid)]
+    assert int(fields["CapPrm"], 16) == int(fields["CapEff"], 16) == 0
+    back = gs("run", "--on-oom", "/bin/true", "--user", "nobody", "setpriv", "--reuid", "0",
+              "true", procfs=procfs)  # fmt: skip
+    assert back.returncode != 0 and "not permitted" in back.stderr
+
+
+@root_only
+def test_the_group_may_be_given(procfs: Path) -> None:
+    done = gs("run", "--on-oom", "/bin/true", "--user", "nobody:daemon", "id", "-gn", procfs=procfs)
+    assert done.stdout == "daemon\n"
+
+
+@root_only
+def test_a_failed_exec_as_another_user_is_taken_back_as_root(procfs: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    path = script(tmp_path / "roots", "#!/bin/sh\n", 0o700)
+    done = gs("run", "--on-oom", "/bin/true", "--user", "nobody", str(path), procfs=procfs)
+    assert done.returncode == 126
+    registered, removed = registry(procfs)
+    assert removed == "-" + registered.split()[0]
+
+
+# ---------------------------------------------------------------------------- start-up
+
+FORBIDDEN = ("argparse", "dataclasses", "typing", "shlex", "re", "subprocess", "pathlib", "enum",
+             "signal", "collections", "importlib.resources", "json")  # fmt: skip
+
+
+def modules_before_exec(procfs: Path, *words: str) -> set[str]:
+    """Everything that a bare interpreter loads on the way to PROG."""
+    code = f"import sys; sys.path.insert(0, {str(REPO)!r}); from gs.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", "-c", code, "run", *words],
+        env=environment(procfs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@root_only
+@pytest.mark.parametrize(
+    "words",
+    [("--on-oom", "true 'a b'"),
+     ("--on-oom", "true", "--signal", "TERM", "--grace", "5s", "--memory-max", "50M", "--user",
+      "nobody")],
+    ids=["plain", "all options"],
+)  # fmt: skip
+def test_the_way_to_prog_imports_little(tmp_path: Path, words: tuple[str, ...]) -> None:
+    if "--memory-max" in words:
+        needs_own_group()
+    procfs = make_procfs(tmp_path / "proc", WITH_SCOPE)
+    loaded = modules_before_exec(procfs, *words, "/bin/true")
+    assert "gs.runner" in loaded
+    assert loaded.isdisjoint(FORBIDDEN)
+    assert len(registry(procfs)) == 1
+
+
+# ---------------------------------------------------------------------------- --memory-max
+
+
+def needs_own_group() -> None:
+    where = cgroup.hierarchy()
+    if where is None or not os.access(where.own, os.W_OK):
+        pytest.skip("no memory cgroup can be made here (in the guest it can)")
+    try:
+        cgroup.parent_for_child(where)
+    except Exception as error:
+        pytest.skip(f"no memory cgroup can be made here: {error} (in the guest it can)")
+
+
+@root_only
+def test_prog_has_a_memory_cgroup_of_its_own(procfs: Path) -> None:
+    needs_own_group()
+    where = cgroup.require()
+    done = gs("run", "--on-oom", "/bin/true", "--memory-max", "50M", "cat", "/proc/self/cgroup",
+              procfs=procfs)  # fmt: skip
+    assert done.returncode == 0
+    assert f"/{cgroup.PREFIX}" in done.stdout
+    parent = cgroup.parent_for_child(where)
+    (left,) = cgroup.stale(parent)
+    limit = int((Path(left) / where.limit_file).read_text())
+    assert limit == 50 << 20
+    cgroup.sweep(parent)
+    assert cgroup.stale(parent) == []
+
+
+@root_only
+def test_the_limit_kills_prog_and_nobody_else(procfs: Path) -> None:
+    needs_own_group()
+    done = gs("run", "--on-oom", "/bin/true", "--memory-max", "20M", "tail", "/dev/zero",
+              procfs=procfs)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    cgroup.sweep(cgroup.parent_for_child(cgroup.require()))
+
+
+@root_only
+def test_a_failed_exec_leaves_no_group(procfs: Path, tmp_path: Path) -> None:
+    needs_own_group()
+    parent = cgroup.parent_for_child(cgroup.require())
+    path = script(tmp_path / "broken", "#!/nowhere/sh\n")
+    done = gs("run", "--on-oom", "/bin/true", "--memory-max", "50M", str(path), procfs=procfs)
+    assert done.returncode == 127
+    assert not [name for name in os.listdir(parent) if name.startswith(cgroup.PREFIX)]
