@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,11 @@ def judge(scene: Mapping[str, Any]) -> Verdict:
 
 
 def _ascending(values: Sequence[Any]) -> bool:
-    return all(earlier < later for earlier, later in zip(values, values[1:], strict=False))
+    return all(earlier < later for earlier, later in pairwise(values))
 
 
 def _saved_words(text: str | None) -> dict[str, str]:
-    return dict(line.partition("=")[::2] for line in (text or "").splitlines())  # type: ignore[misc]
+    return dict(line.partition("=")[::2] for line in (text or "").splitlines())
 
 
 def _show(scene: Mapping[str, Any]) -> Verdict:

@@ -19,6 +19,10 @@ from provisioning.vm import image, payload, qemu
 #: How many finished runs are kept below the cache, with console and results.
 KEPT_RUNS = 30
 
+#: In the image. (loglevel=4: a report of an OOM is 100 lines on a slow serial line, written while
+#: the kernel holds up the OOM; errors and what a panic says still reach the console.)
+GUEST_INIT = "/usr/local/sbin/gs-init"
+
 #: Seconds between two looks at a running machine.
 INTERVAL = 0.1
 
@@ -85,7 +89,7 @@ def guest_run(
 
     The working directory is /gs (package ``gs``, ``bin``, ``tests/guest``, and ``extra``: name →
     file or directory); what lies in /out at the end comes back. ``timeout`` seconds bound the
-    whole machine. ``arguments`` go to the kernel. ``on_output`` gets the output as it comes.
+    whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel. ``on_output`` gets the output as it comes.
     """
     folder = _new_run_folder()
     token = secrets.token_hex(16)
@@ -98,7 +102,7 @@ def guest_run(
         drives.append(qemu.Drive(_swap_file(folder, swap_mb)))
     spec = qemu.Spec(
         kernel=kernel,
-        arguments=f"root=/dev/vda rw init=/usr/local/sbin/gs-init gs.token={token} {arguments}",
+        arguments=f"root=/dev/vda rw init={GUEST_INIT} loglevel=4 gs.token={token} {arguments}",
         console=folder / "console.log",
         drives=tuple(drives),
         ports=(("gs.result", folder / "result"), ("gs.files", folder / "files.tar")),

@@ -1,0 +1,388 @@
+"""The rules of behaviour beyond one handler: averted, gone, domains, budgets, exceptions."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import (
+    MB,
+    SLACK_MS,
+    Event,
+    Group,
+    Scene,
+    alive,
+    delay_ms,
+    features,
+    kill,
+    program,
+    register,
+    sysctl,
+    wait_until,
+    words_of,
+)
+
+# ---------------------------------------------------------------------------- averted
+
+
+def test_a_handler_that_frees_the_memory(scene: Scene) -> None:
+    """`averted`: nothing is killed, and the victim goes on."""
+    group = scene.group(64 * MB) if scene.kind == "memcg" else None
+    helper_size, total = ("40M", "40M") if group else ("200M", "330M")
+    helper = scene.hold(helper_size, group=group, adj=0)
+    victim = scene.victim("--total", total, "--hold", group=group, adj=1000)
+    register(victim.pid, program("free_memory"), str(helper.pid), grace_ms=5000)
+    victim.go()
+    averted = scene.events.wait(event="averted", pid=victim.pid)
+    assert scene.events.names(victim.pid) == ["grace", "done", "averted"]
+    assert int(averted["free_kb"]) >= 1024
+    assert victim.process.stdout is not None
+    victim.process.stdout.readline()  # "press Enter"
+    assert victim.process.stdout.readline().startswith(b"allocated ")
+    assert alive(victim.pid)
+    assert helper.wait() == -9
+    assert not scene.events.all(event="kill")
+    if group:
+        assert group.oom_kills() == 0
+
+
+def tmpfs_file(scene: Scene, group: Group | None, size: int) -> Path:
+    """A file whose memory is the group's, or only the machine's."""
+    path = Path(f"/tmp/gs-test-{scene.kind}-{size}")
+    enter = (lambda: group.add(0)) if group else None
+    command = f"head -c {size} /dev/zero >{path}"
+    subprocess.run(["sh", "-c", command], preexec_fn=enter, check=True)
+    return path
+
+
+def test_a_handler_that_frees_a_little(scene: Scene) -> None:
+    """100 kB are not enough: the kill follows."""
+    group = scene.group() if scene.kind == "memcg" else None
+    path = tmpfs_file(scene, group, 4 * MB)
+    try:
+        victim = scene.victim(group=group)
+        register(victim.pid, program("free_little"), path, grace_ms=5000)
+        end = scene.kill_of(victim)
+        assert path.stat().st_size == 4 * MB - 100 * 1024
+        assert scene.events.names(victim.pid) == ["grace", "done", "kill"]
+        assert end["outcome"] == "done"
+    finally:
+        path.unlink()
+
+
+def test_nobody_lives_on_averted(memcg: Scene) -> None:
+    """After `averted` a new OOM within 10 x grace_ms gets no grace."""
+    group = memcg.group()
+    path = tmpfs_file(memcg, group, 16 * MB)
+    try:
+        victim = memcg.victim(group=group)
+        register(victim.pid, program("free_little"), path, "4M", grace_ms=3000)
+        memcg.kill_of(victim)
+        assert memcg.events.names(victim.pid) == ["grace", "done", "averted", "kill"]
+        assert path.stat().st_size == 12 * MB
+    finally:
+        path.unlink()
+
+
+def test_it_is_armed_again_later(memcg: Scene) -> None:
+    """Ten grace times after `averted` there is a grace again."""
+    group = memcg.group()
+    path = tmpfs_file(memcg, group, 8 * MB)
+    memcg.hold("18M", group=group, adj=-1000)
+    try:
+        victim = memcg.victim("--pace-ms", "1800", group=group)
+        register(victim.pid, program("free_little"), path, "4M", grace_ms=400)
+        memcg.kill_of(victim)
+        names = memcg.events.names(victim.pid)
+        assert names[:6] == ["grace", "done", "averted"] * 2
+        assert names[-1] == "kill"
+    finally:
+        path.unlink()
+
+
+# ---------------------------------------------------------------------------- the victim's own end
+
+
+def test_a_victim_that_exits_by_itself(scene: Scene, tmp_path: Path) -> None:
+    exit_file = tmp_path / "exit"
+    victim = scene.victim("--exit-file", str(exit_file))
+    register(victim.pid, program("never_ends"), grace_ms=6000)
+    victim.go()
+    grace = scene.events.wait(event="grace", pid=victim.pid)
+    exit_file.touch()
+    gone = scene.events.wait(event="gone", pid=victim.pid, timeout=5)
+    assert victim.wait(5) == 0
+    assert 0 < int(gone["elapsed_us"]) < 6_000_000
+    assert delay_ms(grace, gone) < 5000
+    assert not scene.events.all(event="kill")
+
+
+def test_a_victim_that_somebody_else_kills(scene: Scene) -> None:
+    victim = scene.victim()
+    register(victim.pid, program("never_ends"), grace_ms=6000)
+    victim.go()
+    grace = scene.events.wait(event="grace", pid=victim.pid)
+    kill(victim.pid)
+    gone = scene.events.wait(event="gone", pid=victim.pid, timeout=5)
+    assert victim.wait(5) == -9
+    assert delay_ms(grace, gone) < 5000
+    assert not scene.events.all(event="kill")
+
+
+def test_a_multi_threaded_victim(scene: Scene, tmp_path: Path) -> None:
+    """Eight threads ask at once: one grace, one kill."""
+    saved = tmp_path / "saved"
+    victim = scene.victim("--threads", "8")
+    register(victim.pid, program("write_file"), saved, grace_ms=5000)
+    end = scene.kill_of(victim)
+    assert scene.events.names(victim.pid) == ["grace", "done", "kill"]
+    assert end["outcome"] == "done" and int(end["threads"]) >= 8
+    assert words_of(saved)["victim_alive"] == "1"
+
+
+def test_several_askers_in_one_domain(memcg: Scene) -> None:
+    """Others in the cgroup that ask during a grace wait for it and start no second one."""
+    group = memcg.group()
+    victim = memcg.victim(group=group, adj=1000)
+    register(victim.pid, program("never_ends"), grace_ms=2000)
+    others = [memcg.victim("--total", "2M", "--hold", group=group, adj=0) for _ in range(4)]
+    for other in others:
+        register(other.pid, program("never_ends"), grace_ms=2000)
+    victim.go()
+    grace = memcg.events.wait(event="grace", pid=victim.pid)
+    for other in others:
+        other.go()
+    assert victim.wait() == -9
+    end = memcg.events.wait(event="kill", pid=victim.pid, timeout=5)
+    assert delay_ms(grace, end) <= 2000 + SLACK_MS
+    wait_until(lambda: group.usage() > 8 * MB, why="the others do not get on")
+    assert all(memcg.events.names(other.pid) == [] for other in others)
+
+
+# ---------------------------------------------------------------------------- domains and budgets
+
+
+def test_two_ooms_in_two_cgroups_at_once(memcg: Scene, tmp_path: Path) -> None:
+    """The second is not delayed by the first one's handler."""
+    saved = tmp_path / "saved"
+    first, second = memcg.victim(), memcg.victim()
+    register(first.pid, program("never_ends"), grace_ms=8000)
+    register(second.pid, program("write_file"), saved, grace_ms=8000)
+    first.go()
+    memcg.events.wait(event="grace", pid=first.pid)
+    end = memcg.kill_of(second, timeout=7)
+    grace = memcg.events.all(event="grace", pid=second.pid)[0]
+    assert end["outcome"] == "done"
+    assert delay_ms(grace, end) < 1500
+    assert "timeout" not in memcg.events.names(first.pid), "the first was over already"
+    assert words_of(saved)["victim_alive"] == "1"
+    first.wait()
+
+
+def test_too_many_at_once(memcg: Scene) -> None:
+    """Beyond max_running a victim is killed at once: `failed` with EAGAIN."""
+    with sysctl("max_running", 1):
+        first, second = memcg.victim(), memcg.victim()
+        register(first.pid, program("never_ends"), grace_ms=4000)
+        register(second.pid, program("do_nothing"), grace_ms=4000)
+        first.go()
+        memcg.events.wait(event="grace", pid=first.pid)
+        end = memcg.kill_of(second, timeout=4)
+        assert memcg.events.names(second.pid) == ["failed", "kill"]
+        assert memcg.events.all(pid=second.pid, event="failed")[0]["errno"] == "11"
+        assert end["outcome"] == "failed"
+        first.wait()
+
+
+def waited_ms(events: list[Event]) -> list[tuple[float, float]]:
+    """(when it ended, how long it was) of each grace, in milliseconds."""
+    found = []
+    for grace in (event for event in events if event["event"] == "grace"):
+        over = next(
+            event
+            for event in events
+            if event["pid"] == grace["pid"] and int(event["seq"]) > int(grace["seq"])
+        )
+        found.append((int(over["time_ns"]) / 1e6, delay_ms(grace, over)))
+    return found
+
+
+def test_fifty_victims_one_after_another(memcg: Scene) -> None:
+    """However many hang, a domain waits for max_grace_ms in any minute at most."""
+    bound, count = 3000, 50
+    group = memcg.group(16 * MB)
+    with sysctl("max_grace_ms", bound):
+        for _ in range(count):
+            victim = memcg.victim("--block", "4M", group=group, adj=1000)
+            register(victim.pid, program("never_ends"), grace_ms=1000)
+            memcg.kill_of(victim)
+            victim.close()
+    graces = waited_ms(memcg.events.all())
+    assert len(graces) >= 3
+    for end, _ in graces:
+        within = [took for when, took in graces if end - 60_000 < when <= end]
+        assert sum(within) <= bound + SLACK_MS
+    refused = memcg.events.all(event="failed", errno="16")
+    assert len(refused) + len(graces) == count
+    assert len(memcg.events.all(event="kill")) == count
+
+
+# ---------------------------------------------------------------------------- handlers that ask
+
+
+@pytest.fixture
+def swap() -> Iterator[None]:
+    """Swap, for the length of the test; asked for before the scene, so taken away after it."""
+    if not Path("/dev/vdc").exists():
+        pytest.skip("the machine has no disk for swap")
+    subprocess.run(["swapon", "/dev/vdc"], check=True)
+    yield
+    subprocess.run(["swapoff", "/dev/vdc"], check=True)
+
+
+def test_a_handler_that_reads_swapped_out_memory(swap: None, memcg: Scene, tmp_path: Path) -> None:
+    """Its page faults are charged to the full cgroup: it neither joins the grace nor stops it."""
+    saved = tmp_path / "saved"
+    group = memcg.group(24 * MB, swap=24 * MB)
+    victim = memcg.victim(group=group)
+    register(victim.pid, program("read_victim_mem"), saved, grace_ms=15000)
+    end = memcg.kill_of(victim)
+    names = memcg.events.names(victim.pid)
+    assert names == ["grace", "done", "kill"], "the handler hung, or the kill did not follow"
+    grace = memcg.events.all(event="grace", pid=victim.pid)[0]
+    assert int(grace["swap_kb"]) > 8 * 1024
+    assert delay_ms(grace, end) < 14000
+    about = {key: int(value) for key, value in words_of(saved).items()}
+    assert about["swap_kb"] > 8 * 1024 and about["marked_pages"] > 2048
+
+
+def test_a_handler_that_needs_some_memory(scene: Scene) -> None:
+    """Two megabytes when nothing is free: it gets them from what is set aside."""
+    victim = scene.victim()
+    register(
+        victim.pid,
+        program("oom_condition_creator"),
+        "--now",
+        "--total",
+        "2M",
+        "--block",
+        "256K",
+        grace_ms=10000,
+    )
+    end = scene.kill_of(victim)
+    assert scene.events.names(victim.pid) == ["grace", "done", "kill"]
+    assert scene.events.all(event="done", pid=victim.pid)[0]["exit_status"] == "0"
+    assert end["outcome"] == "done"
+
+
+# ---------------------------------------------------------------------------- exceptions
+
+
+def test_switched_off(scene: Scene) -> None:
+    """`enabled=0`: as a stock kernel."""
+    with sysctl("enabled", 0):
+        victim = scene.victim()
+        register(victim.pid, program("never_ends"), grace_ms=10000)
+        end = scene.kill_of(victim)
+        assert scene.events.names(victim.pid) == ["kill"]
+        assert end["outcome"] == "none"
+
+
+def test_no_grace_for_sysrq_f(scene: Scene) -> None:
+    """Who asks for a kill by hand gets it at once."""
+    if scene.kind == "memcg":
+        pytest.skip("sysrq-f is about the whole machine")
+    victim = scene.victim("--total", "20M", "--hold")
+    register(victim.pid, program("never_ends"), grace_ms=10000)
+    victim.go()
+    assert victim.process.stdout is not None
+    victim.process.stdout.readline()
+    victim.process.stdout.readline()
+    Path("/proc/sysrq-trigger").write_text("f")
+    assert victim.wait(5) == -9
+    scene.events.wait(event="kill", pid=victim.pid, timeout=5)
+    assert scene.events.names(victim.pid) == ["kill"]
+
+
+def test_oom_group(memcg: Scene) -> None:
+    """memory.oom.group: one total deadline for all of them."""
+    group = memcg.group()
+    (group.path / "memory.oom.group").write_text("1")
+    victim = memcg.victim(group=group, adj=500)
+    other = memcg.victim(group=group)
+    register(victim.pid, program("never_ends"), grace_ms=1500)
+    register(other.pid, program("never_ends"), grace_ms=1500)
+    victim.go()
+    assert victim.wait() == -9
+    assert other.wait(5) == -9
+    kills = [memcg.events.wait(event="kill", pid=v.pid, timeout=5) for v in (victim, other)]
+    assert [event["group"] for event in kills] == ["1", "1"]
+    first = memcg.events.all(event="grace")[0]
+    assert max(delay_ms(first, event) for event in kills) <= 1500 + SLACK_MS
+
+
+def test_a_writer_of_memory_max_is_an_asker(memcg: Scene, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    group = memcg.group()
+    victim = memcg.victim("--total", "20M", "--hold", group=group)
+    register(victim.pid, program("write_file"), saved, grace_ms=5000)
+    victim.go()
+    wait_until(lambda: group.usage() >= 20 * MB, timeout=60)
+    writer = threading.Thread(target=(group.path / "memory.max").write_text, args=(str(8 * MB),))
+    writer.start()
+    assert victim.wait(30) == -9
+    writer.join(30)
+    assert not writer.is_alive()
+    assert memcg.events.names(victim.pid) == ["grace", "done", "kill"]
+    assert words_of(saved)["victim_alive"] == "1"
+
+
+def test_a_signal_ends_the_wait_of_a_writer_of_memory_max(memcg: Scene) -> None:
+    group = memcg.group()
+    victim = memcg.victim("--total", "20M", "--hold", group=group)
+    register(victim.pid, program("never_ends"), grace_ms=8000)
+    victim.go()
+    wait_until(lambda: group.usage() >= 20 * MB, timeout=60)
+    limit = group.path / "memory.max"
+    writer = subprocess.Popen(["sh", "-c", f"echo {8 * MB} >{limit}"])
+    memcg.events.wait(event="grace", pid=victim.pid)
+    kill(writer.pid, 9)
+    began = time.monotonic()
+    assert writer.wait(5) == -9
+    assert time.monotonic() - began < 3
+    limit.write_text("max")  # there is memory again, and nobody asks any more
+
+
+def test_a_handler_is_no_victim_with_a_grace(memcg: Scene) -> None:
+    """Nothing that a handler registers for itself gives it or its children a grace."""
+    script = "echo \"$$ /gs/bin/never_ends\" >/proc/graceful_shutdown; exec sleep 30"
+    victim = memcg.victim()
+    register(victim.pid, "/bin/sh", "-c", script.replace(" ", "\\040"), grace_ms=3000)
+    memcg.kill_of(victim)
+    assert memcg.events.names(victim.pid) == ["grace", "timeout", "kill"]
+    assert len(memcg.events.all(event="grace")) == 1
+
+
+def test_counters(memcg: Scene) -> None:
+    """vmstat (built in) and the features file count what happened."""
+
+    def counts() -> tuple[int, int, int, int]:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+        vmstat = dict(line.split() for line in lines)
+        about = features()
+        return (
+            int(vmstat["oom_graceful_grace"]),
+            int(vmstat["oom_graceful_done"]),
+            int(about["count_grace"]),
+            int(about["count_kill"]),
+        )
+
+    before = counts()
+    victim = memcg.victim()
+    register(victim.pid, program("do_nothing"))
+    memcg.kill_of(victim)
+    assert [now - then for then, now in zip(before, counts())] == [1, 1, 1, 1]

@@ -1,0 +1,116 @@
+"""Runs tests/guest inside virtual machines with the patched kernels and reports what they said.
+
+One machine for each series and each file of guest tests, so that a kernel that dies takes only
+one file's results with it. GS_SERIES names the series (default: the one that the quick tier uses,
+`all` for all of them), GS_COUNT the number of OOMs in the storm. 5.4 needs a source tree of one's
+own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
+"""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provisioning import config
+from provisioning.errors import ProvisioningError
+from provisioning.kernel import build, source, versions
+from provisioning.vm.session import GuestResult, guest_run
+
+pytestmark = pytest.mark.guest
+
+FILES = sorted(path.name for path in (Path(__file__).parent / "guest").glob("test_*.py"))
+
+#: Series of the quick tier: packaged by Debian, so that it is there everywhere.
+QUICK = "6.1"
+
+#: Seconds for one file in one machine, emulated on a busy host.
+DEADLINE = 1500.0
+
+
+def chosen_series() -> list[str]:
+    """What GS_SERIES asks for."""
+    asked = os.environ.get("GS_SERIES", QUICK)
+    return list(config.SERIES) if asked == "all" else asked.replace(",", " ").split()
+
+
+@pytest.fixture(scope="session")
+def kernels() -> dict[str, Path]:
+    """Kernel images by series, built when they are first asked for."""
+    return {}
+
+
+@pytest.fixture
+def kernel(series: str, kernels: dict[str, Path]) -> Path:
+    """The patched kernel of a series, or a skip that says what is missing."""
+    if series not in kernels:
+        tree = config.source_from_environment(series)
+        if tree is None and versions.series(series).debian is None:
+            variable = "GS_KERNEL_SOURCE_" + series.replace(".", "_")
+            pytest.skip(f"no sources of {series} here: set {variable} to a tree")
+        sources = source.locate(series, tree or "debian")
+        kernels[series] = build.build(series, source=sources).image
+    return kernels[series]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One guest test as pytest's XML tells of it; ``problem`` is empty when it passed."""
+
+    name: str
+    problem: str
+    skipped: str
+
+
+def cases(xml: str) -> Iterator[Case]:
+    """The cases of a JUnit report."""
+    for case in ElementTree.fromstring(xml).iter("testcase"):
+        problems = [*case.findall("failure"), *case.findall("error")]
+        skips = [skip.get("message", "") for skip in case.findall("skipped")]
+        text = "\n".join(problem.text or problem.get("message", "") for problem in problems)
+        yield Case(case.get("name", "?"), text, "; ".join(skips))
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("series", chosen_series())
+def test_in_the_guest(series: str, file: str, kernel: Path) -> None:
+    """All tests of one file pass in a machine with this kernel, and the machine ends well."""
+    count = os.environ.get("GS_COUNT", "50")
+    command = f"GS_COUNT={count} exec python3 -m pytest -p no:cacheprovider -v --tb=short"
+    command += f" --junit-xml=/out/junit.xml tests/guest/{file}"
+    try:
+        result = guest_run(kernel, ["sh", "-c", command], timeout=DEADLINE, swap_mb=128)
+    except ProvisioningError as error:
+        pytest.fail(str(error), pytrace=False)
+    report(result)
+
+
+def report(result: GuestResult) -> None:
+    """Fail with what a reader needs: the failed tests, or the last words of a dead machine."""
+    if result.exit_status is None:
+        console = "\n".join(result.console().splitlines()[-40:])
+        output = "\n".join(result.output.splitlines()[-10:])
+        pytest.fail(
+            f"the machine ended as {result.outcome.value} after {result.seconds:.0f} s\n"
+            f"last output:\n{output}\nconsole ({result.console_log}):\n{console}",
+            pytrace=False,
+        )
+    xml = result.files / "junit.xml"
+    if not xml.exists():
+        pytest.fail(f"pytest did not report:\n{result.output[-3000:]}", pytrace=False)
+    found = list(cases(xml.read_text()))
+    failed = [case for case in found if case.problem]
+    skipped = [f"{case.name}: {case.skipped}" for case in found if case.skipped]
+    passed = len(found) - len(failed) - len(skipped)
+    print(f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped in the guest")
+    for line in skipped:
+        print(f"skipped: {line}")
+    if failed or result.exit_status != 0:
+        texts = [f"--- {case.name}\n{case.problem}" for case in failed]
+        head = f"{len(failed)} of {len(found)} guest tests failed (console: {result.console_log})"
+        pytest.fail("\n".join([head, *texts]), pytrace=False)
+    assert passed > 0, "no test ran in the guest"
