@@ -205,7 +205,7 @@ def _list(options: argparse.Namespace) -> int:
     print(f"{'PID':>7}  {'COMMAND':<15}  {'GRACE':>9}  {'SCOPE':<7}  HANDLER")
     for one in found:
         grace = "default" if one.grace is None else f"{one.grace:g}s"
-        handler = " ".join(map(shlex.quote, one.argv)) or f"signal {one.signal}"
+        handler = _printable(" ".join(map(shlex.quote, one.argv))) or f"signal {one.signal}"
         owner = "" if one.uid is None else f"  (uid {one.uid})"
         print(
             f"{one.pid:>7}  {_comm(one.pid):<15}  {grace:>9}  {one.scope or 'process':<7}"
@@ -221,7 +221,7 @@ def _as_json(registration: Registration) -> dict[str, object]:
 def _comm(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
+            return _printable(file.read().rstrip("\n"))
     except OSError:
         return "?"
 
@@ -281,14 +281,17 @@ def describe(event: OomEvent) -> str:
     if event.event == "lost":
         return f"{start} {event['count']} events were overwritten before they were read"
     place = event["constraint"] if event["memcg"] is None else event["memcg"]
-    from .procfile import escape
-
     figures = [
-        f"{key}={escape(value) if isinstance(value, str) else value}"
+        f"{key}={value}"
         for key, value in event.data.items()
         if key not in _SHOWN_ELSEWHERE and value is not None
     ]
-    return " ".join([start, f"{event.pid} ({event.comm})", f"in {place}:", *figures])
+    return _printable(" ".join([start, f"{event.pid} ({event.comm})", f"in {place}:", *figures]))
+
+
+def _printable(text: str) -> str:
+    """A process may call itself what it likes; what steers a terminal is shown, not obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _add_doctor(add: Adder) -> None:

@@ -266,13 +266,14 @@ def test_run_is_a_registered_child(procfs: Path, tmp_path: Path) -> None:
 @root_only
 def test_run_reads_what_happened_to_its_process_alone(procfs: Path) -> None:
     head = "time_ns=1 event={} pid={} comm=sh uid=0 constraint=memcg memcg=/x"
+    records = [
+        f"seq=2 {head.format('grace', '$$')} handler=/h",
+        f"seq=3 {head.format('kill', '1')} outcome=none",
+        f"seq=4 {head.format('kill', '$$')} outcome=done",
+    ]
     # What the child writes while it runs stands for what a kernel would say of it.
-    write = (
-        f'echo "seq=2 {head.format("grace", "$$")} handler=/h" >> $GS_PROCFS/graceful_shutdown_events;'
-        f'echo "seq=3 {head.format("kill", "1")} outcome=none" >> $GS_PROCFS/graceful_shutdown_events;'
-        f'echo "seq=4 {head.format("kill", "$$")} outcome=done" >> $GS_PROCFS/graceful_shutdown_events;'
-        "kill -KILL $$"
-    )
+    write = "".join(f'echo "{r}" >> $GS_PROCFS/graceful_shutdown_events;' for r in records)
+    write += "kill -KILL $$"
     old = f"seq=1 {head.format('kill', 1)} outcome=timeout\n"
     (procfs / "graceful_shutdown_events").write_text(old)
     done = gs.run(["sh", "-c", write], on_oom="/bin/true")

@@ -368,4 +368,4 @@ def test_a_failed_exec_leaves_no_group(procfs: Path, tmp_path: Path) -> None:
     path = script(tmp_path / "broken", "#!/nowhere/sh\n")
     done = gs("run", "--on-oom", "/bin/true", "--memory-max", "50M", str(path), procfs=procfs)
     assert done.returncode == 127
-    assert not [name for name in os.listdir(parent) if name.startswith(cgroup.PREFIX)]
+    assert not list(Path(parent).glob(f"{cgroup.PREFIX}*"))

@@ -1,0 +1,318 @@
+"""The command apart from `run`: its exit codes, its output, the zipapp, the way to Ghostscript."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipapp
+from pathlib import Path
+
+import pytest
+
+from gs import cli, shadowing
+from gs.eventstream import OomEvent
+from tests.unit.gs_support import REPO, environment, gs, make_procfs
+from tests.unit.test_gs_events import DONE, GRACE, KILL, LOST, STREAM
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+
+
+@pytest.fixture
+def procfs(tmp_path: Path) -> Path:
+    directory = make_procfs(tmp_path / "proc")
+    (directory / "graceful_shutdown_events").write_text(STREAM)
+    return directory
+
+
+def registry(procfs: Path) -> list[str]:
+    return (procfs / "graceful_shutdown").read_text().splitlines()
+
+
+# ---------------------------------------------------------------------------- help and usage
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_names_every_command_and_exit_code(word: str) -> None:
+    done = gs(word)
+    assert (done.returncode, done.stderr) == (0, "")
+    for command in cli.COMMANDS:
+        assert f"\n  {command} " in done.stdout
+    assert "4 no such process" in done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in cli.COMMANDS if c != "run"])
+def test_each_command_explains_itself(command: str) -> None:
+    done = gs(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"usage: gs-oom {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("nonsense",),
+        ("--nonsense",),
+        ("ps",),
+        ("register",),
+        ("register", "x", "--on-oom", "true"),
+        ("register", "1", "--on-o", "true"),
+        ("register", "1", "--on-oom", "true", "--scope", "world"),
+        ("unregister",),
+        ("unregister", "1", "2"),
+        ("list", "extra"),
+        ("watch", "--tim", "1"),
+        ("doctor", "--nonsense"),
+    ],
+)
+def test_usage_is_2(words: tuple[str, ...]) -> None:
+    done = gs(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+
+
+def test_version() -> None:
+    assert gs("--version").stdout.startswith("gs-oom 0.")
+
+
+# ---------------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("register", "1", "--on-oom", "true"), ("unregister", "1"), ("list",), ("watch",)],
+    ids=lambda words: words[0],
+)
+def test_3_and_one_line_without_a_patched_kernel(words: tuple[str, ...]) -> None:
+    done = gs(*words)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("gs-oom: this kernel has no /nowhere/graceful_shutdown")
+    assert "gs-oom doctor" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("register", "0", "--on-oom", "true"), 4),
+        (("unregister", "0"), 4),
+        (("register", "1", "--on-oom", "/nowhere/handler"), 6),
+        (("register", "1", "--on-oom", "/etc/passwd"), 6),
+        (("register", "1", "--on-oom", "/tmp"), 6),
+        (("register", "1", "--on-oom", ""), 6),
+        (("register", "1"), 2),
+        (("register", "1", "--on-oom", "true > x"), 2),
+        (("register", "1", "--on-oom", "true", "--grace", "soon"), 2),
+        (("register", "1", "--on-oom", "true", "--signal", "WINK"), 2),
+        (("watch", "--timeout", "soon"), 2),
+    ],
+)
+def test_exit_codes(procfs: Path, words: tuple[str, ...], code: int) -> None:
+    done = gs(*words, procfs=procfs)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("gs-oom: ") and done.stderr.count("\n") == 1
+    assert registry(procfs) == []
+
+
+@root_only
+def test_5_where_it_is_not_allowed(procfs: Path) -> None:
+    for name in ("graceful_shutdown", "graceful_shutdown_events"):
+        (procfs / name).chmod(0o600)
+    for directory in (procfs, *procfs.parents[:3]):
+        directory.chmod(0o755)
+    as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups", "/usr/bin/python3", "-S", "-c"]
+    start = "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, sys.argv.pop(1));"
+    copy = procfs.parent / "copy"
+    shutil.copytree(REPO / "gs", copy / "gs")
+    for words in (["list"], ["watch"], ["unregister", "42"], ["run", "--on-oom", "true", "true"]):
+        done = subprocess.run(
+            [*as_nobody, f"{start} from gs.cli import main; sys.exit(main())", str(copy), *words],
+            env=environment(procfs), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == (125 if words[0] == "run" else 5), done.stderr
+        assert done.stderr.count("\n") == 1 and "root" in done.stderr
+
+
+# ---------------------------------------------------------------------------- what they print
+
+
+def test_register_and_list(procfs: Path) -> None:
+    me = str(os.getpid())
+    done = gs("register", me, "--on-oom", "/bin/true 'a b'", "--grace", "1500ms", procfs=procfs)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"registered: {me} grace_ms=1500 /bin/true a\\040b\n"
+    assert registry(procfs) == [f"{me} grace_ms=1500 /bin/true a\\040b"]
+
+    head, row = gs("list", procfs=procfs).stdout.splitlines()
+    assert head.split() == ["PID", "COMMAND", "GRACE", "SCOPE", "HANDLER"]
+    assert row.split(None, 4)[0] == me and row.endswith("1.5s  process  /bin/true 'a b'")
+
+
+def test_list_as_json_with_the_entry_of_another(procfs: Path) -> None:
+    (procfs / "graceful_shutdown").write_text("7 /bin/true\n# uid=1000 8 grace_ms=5 /bin/false x\n")
+    first, second = json.loads(gs("list", "--json", procfs=procfs).stdout)
+    assert (first["pid"], first["uid"], first["grace"]) == (7, None, None)
+    assert (second["pid"], second["uid"], second["grace"]) == (8, 1000, 0.005)
+    assert second["argv"] == ["/bin/false", "x"] and second["line"] == "8 grace_ms=5 /bin/false x"
+    assert "(uid 1000)" in gs("list", procfs=procfs).stdout
+
+
+def test_register_as_json(procfs: Path) -> None:
+    done = gs("register", "7", "--on-oom", "/bin/true", "--json", procfs=procfs)
+    assert json.loads(done.stdout)["argv"] == ["/bin/true"]
+
+
+def test_unregister(procfs: Path) -> None:
+    assert gs("unregister", "7", procfs=procfs).returncode == 0
+    assert registry(procfs) == ["-7"]
+
+
+def test_watch_in_three_forms(procfs: Path) -> None:
+    plain = gs("watch", "--no-follow", procfs=procfs).stdout.splitlines()
+    assert len(plain) == 4
+    assert "42 (hog) in /a b: handler=/h" in plain[0] and "signal" not in plain[0]
+    assert "6 events were overwritten" in plain[3]
+    assert gs("watch", "--raw", procfs=procfs).stdout == STREAM
+    records = gs("watch", "--json", procfs=procfs).stdout.splitlines()
+    assert [json.loads(record)["event"] for record in records] == ["grace", "done", "kill", "lost"]
+
+
+def test_watch_one_process(procfs: Path) -> None:
+    done = gs("watch", "--pid", "43", "--raw", procfs=procfs)
+    assert done.stdout == LOST + "\n"
+    assert gs("watch", "--new", procfs=procfs).stdout == ""
+
+
+def test_watch_ends_quietly_when_its_reader_goes(procfs: Path) -> None:
+    (procfs / "graceful_shutdown_events").write_text(STREAM * 3000)
+    done = subprocess.run(
+        f"{sys.executable} -m gs watch --raw | head -n 1",
+        shell=True, cwd=REPO, env=environment(procfs), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (GRACE + "\n", "")
+
+
+def test_watch_ends_quietly_at_ctrl_c(tmp_path: Path) -> None:
+    procfs = make_procfs(tmp_path / "proc")
+    stream = procfs / "graceful_shutdown_events"
+    os.mkfifo(stream)
+    hold = os.open(stream, os.O_RDWR)
+    os.write(hold, f"{DONE}\n{KILL}\n".encode())
+    with subprocess.Popen(
+        [sys.executable, "-m", "gs", "watch", "--raw"], cwd=REPO, env=environment(procfs),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == DONE + "\n"
+        assert process.stdout.readline() == KILL + "\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""
+    os.close(hold)
+
+
+def test_a_newer_kernels_event_is_shown_too() -> None:
+    line = "seq=1 time_ns=1 event=paused pid=1 comm=a uid=0 constraint=none memcg=- why=cold"
+    assert cli.describe(OomEvent.parse(line)).endswith("paused   1 (a) in none: why=cold")
+
+
+def test_names_of_processes_do_not_steer_the_terminal() -> None:
+    event = OomEvent.parse(GRACE.replace("comm=hog", "comm=\x1b[2J\\012x"))
+    assert "(\\x1b[2J\\nx)" in cli.describe(event)
+
+
+# ---------------------------------------------------------------------------- one file
+
+
+@root_only
+def test_as_a_zipapp(procfs: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(REPO / "gs", source / "gs", ignore=shutil.ignore_patterns("__pycache__"))
+    target = tmp_path / "gs-oom.pyz"
+    zipapp.create_archive(source, target, "/usr/bin/env python3", "gs.cli:main", compressed=True)
+    run = [str(target), "run", "--on-oom", "/bin/true", "--", "sh", "-c", "exit 9"]
+    done = subprocess.run(run, env=environment(procfs), check=False, capture_output=True)
+    assert done.returncode == 9
+    assert len(registry(procfs)) == 1
+    code = "import gs; print(gs.run(['true'], on_oom='/bin/true').returncode)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(target)!r}); {code}"],
+        env=environment(procfs), check=True, capture_output=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout == b"0\n"
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gs", "--version"], cwd=REPO, capture_output=True, check=True
+    )
+    assert done.stdout.startswith(b"gs-oom ")
+
+
+# ---------------------------------------------------------------------------- Ghostscript
+
+
+@pytest.fixture
+def two_of_one_name(tmp_path: Path) -> tuple[Path, Path]:
+    """Our `gs` in one directory, and in another a program that says what it was called with."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    text = f"#!{sys.executable} -S\nimport sys\nsys.path.insert(0, {str(REPO)!r})\n"
+    (ours / "gs").write_text(text + "from gs.cli import main\nsys.exit(main())\n")
+    (theirs / "gs").write_text('#!/bin/sh\necho "ghostscript: $@"\n')
+    for path in (ours / "gs", theirs / "gs"):
+        path.chmod(0o755)
+    return ours, theirs
+
+
+def call(words: list[str], *path: Path) -> subprocess.CompletedProcess[str]:
+    env = environment(PATH=":".join([*map(str, path), "/usr/bin", "/bin"]))
+    return subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", [["-q", "-dNOPAUSE", "a b.ps"], ["--version"], ["file.ps"], ["ps"]]
+)
+def test_words_of_ghostscript_go_to_it(
+    two_of_one_name: tuple[Path, Path], words: list[str]
+) -> None:
+    ours, theirs = two_of_one_name
+    for first in ("gs", str(ours / "gs")):
+        done = call([first, *words], ours, theirs)
+        assert (done.returncode, done.stdout) == (0, f"ghostscript: {' '.join(words)}\n")
+
+
+def test_our_words_stay_ours(two_of_one_name: tuple[Path, Path]) -> None:
+    ours, theirs = two_of_one_name
+    assert call(["gs", "list"], ours, theirs).returncode == 3
+    assert call(["gs", "run"], ours, theirs).returncode == 125
+    assert "gs-oom" in call(["gs", "--help"], ours, theirs).stdout
+    assert call(["gs"], ours, theirs).returncode == 2
+
+
+def test_without_a_ghostscript_behind_there_is_an_error(
+    two_of_one_name: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ours, theirs = two_of_one_name
+    assert call(["gs", "-q"], ours).returncode == 2
+    # In front of ours it would have been called itself: nothing is handed back to it.
+    assert call([str(ours / "gs"), "-q"], theirs, ours).returncode == 2
+    # Another copy of ours is no Ghostscript: two of them must not call each other for ever.
+    copy = tmp_path / "copy"
+    shutil.copytree(ours, copy)
+    assert call(["gs", "-q"], ours, copy).returncode == 2
+    # Nor does gs-oom ever hand anything over.
+    (ours / "gs").rename(ours / "gs-oom")
+    assert call(["gs-oom", "-q"], ours, theirs).returncode == 2
+
+
+def test_who_is_ours(two_of_one_name: tuple[Path, Path]) -> None:
+    ours, theirs = two_of_one_name
+    assert shadowing.is_ours(str(ours / "gs"))
+    assert not shadowing.is_ours(str(theirs / "gs"))
+    assert not shadowing.is_ours("/bin/true")

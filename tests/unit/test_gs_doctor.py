@@ -1,0 +1,273 @@
+"""`gs doctor` on this machine and on recorded ones; the memory controller of recorded machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gs import cgroup, doctor
+from gs.backends import kernel
+from gs.doctor import BAD, GOOD, NOTE, WARNING, Machine
+from gs.errors import NotSupported, UsageError
+from gs.paths import KernelFiles
+from tests.unit.gs_support import FEATURES, gs, make_procfs
+
+NO_KERNEL = KernelFiles("/nowhere/a", "/nowhere/b", "/nowhere/c", "/nowhere/d")
+
+
+def machine(
+    tmp_path: Path, files: dict[str, str], kernel_files: KernelFiles = NO_KERNEL
+) -> Machine:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Machine(str(tmp_path), kernel_files)
+
+
+def levels(machine: Machine, check: str) -> list[str]:
+    return [finding.level for finding in doctor.examine(machine) if finding.check == check]
+
+
+def patched(tmp_path: Path, features: str = FEATURES) -> KernelFiles:
+    procfs = make_procfs(tmp_path / "kernel", features)
+    return KernelFiles(
+        str(procfs / "graceful_shutdown"),
+        str(procfs / "graceful_shutdown_events"),
+        str(procfs / "graceful_shutdown_features"),
+        str(procfs / "sys" / "vm"),
+    )
+
+
+# ---------------------------------------------------------------------------- this machine
+
+
+def test_this_machine_without_a_patched_kernel() -> None:
+    done = gs("doctor")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("BAD  backend:")
+    checks = {
+        line.split(":")[0].split()[-1] for line in done.stdout.splitlines() if "->" not in line
+    }
+    assert {"backend", "helpers", "cgroup", "swap", "overcommit", "name", "killers"} <= checks
+
+
+def test_as_json() -> None:
+    findings = json.loads(gs("doctor", "--json").stdout)
+    assert findings[0]["check"] == "backend" and findings[0]["level"] == BAD
+    assert all(set(finding) == {"check", "level", "text", "mend"} for finding in findings)
+
+
+def test_every_trouble_comes_with_what_mends_it() -> None:
+    for finding in doctor.examine():
+        assert finding.mend or finding.level in (GOOD, NOTE), finding
+
+
+# ---------------------------------------------------------------------------- recorded machines
+
+
+def test_a_patched_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = patched(tmp_path)
+    monkeypatch.setattr(kernel, "may_register", lambda: True)
+    findings = doctor.examine(machine(tmp_path, {}, files))
+    assert doctor.can_protect(findings)
+    assert "the real OOM decision" in findings[0].text
+    assert levels(Machine(str(tmp_path), files), "kernel") == [GOOD, NOTE]
+    (tmp_path / "kernel/sys/vm/graceful_shutdown_enabled").write_text("0\n")
+    assert BAD in levels(Machine(str(tmp_path), files), "kernel")
+
+
+def test_a_patched_kernel_that_may_not_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = patched(tmp_path)
+    monkeypatch.setattr(kernel, "may_register", lambda: False)
+    (finding, *_) = doctor.examine(machine(tmp_path, {}, files))
+    assert finding.level == BAD and "root" in finding.mend
+
+
+def test_static_usermodehelper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "may_register", lambda: True)
+    files = patched(
+        tmp_path, FEATURES.replace("static_usermodehelper=0", "static_usermodehelper=1")
+    )
+    (finding, *_) = doctor.examine(machine(tmp_path, {}, files))
+    assert finding.level == BAD and "STATIC_USERMODEHELPER" in finding.text
+
+
+def test_helpers_that_may_do_nothing(tmp_path: Path) -> None:
+    files = {"proc/sys/kernel/usermodehelper/bset": "0\t0\n"}
+    assert BAD in levels(machine(tmp_path, files), "helpers")
+
+
+@pytest.mark.parametrize(
+    ("swaps", "level"),
+    [
+        ("Filename Type Size Used Priority\n", GOOD),
+        ("Filename\n/dev/sda2 partition 1 0 -2\n", NOTE),
+    ],
+)
+def test_swap(tmp_path: Path, swaps: str, level: str) -> None:
+    assert levels(machine(tmp_path, {"proc/swaps": swaps}), "swap") == [level]
+
+
+@pytest.mark.parametrize(
+    ("mode", "panic", "found"),
+    [("0", "0", [GOOD]), ("1", "0", [GOOD]), ("2", "0", [WARNING]), ("0", "1", [GOOD, WARNING])],
+)
+def test_overcommit(tmp_path: Path, mode: str, panic: str, found: list[str]) -> None:
+    files = {"proc/sys/vm/overcommit_memory": mode + "\n", "proc/sys/vm/panic_on_oom": panic + "\n"}
+    assert levels(machine(tmp_path, files), "overcommit") == found
+
+
+def test_other_killers(tmp_path: Path) -> None:
+    files = {
+        "proc/7/comm": "earlyoom\n",
+        "proc/8/comm": "systemd-oomd\n",
+        "proc/9/comm": "systemd-oomd\n",
+        "proc/10/comm": "earlyoom-like\n",
+        "proc/self/comm": "nohang\n",
+    }
+    found = [f for f in doctor.examine(machine(tmp_path, files)) if f.check == "killers"]
+    assert [f.level for f in found] == [WARNING, WARNING]
+    assert "earlyoom" in found[0].text and "/etc/default/earlyoom" in found[0].mend
+    assert "systemd-oomd" in found[1].text and "ManagedOOMPreference=omit" in found[1].mend
+
+
+def test_systemds_policy_names_the_own_unit(tmp_path: Path) -> None:
+    files = {
+        "proc/1/comm": "systemd\n",
+        "proc/self/cgroup": "0::/system.slice/ssh.service\n",
+    }
+    (finding,) = [f for f in doctor.examine(machine(tmp_path, files)) if f.check == "systemd"]
+    assert "ssh.service" in finding.text and "OOMPolicy=continue" in finding.mend
+    (tmp_path / "proc/1/comm").write_text("init\n")
+    assert levels(Machine(str(tmp_path), NO_KERNEL), "systemd") == []
+
+
+def test_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for directory, text in ((ours, "#!/usr/bin/python3\n"), (theirs, "#!/bin/sh\n")):
+        directory.mkdir()
+        (directory / "gs").write_text(text)
+        (directory / "gs").chmod(0o755)
+    for path, found in (
+        ([], [GOOD]),
+        ([ours], [GOOD]),
+        ([ours, theirs], [WARNING]),
+        ([theirs, ours], [NOTE]),
+        ([theirs], [NOTE]),
+    ):
+        monkeypatch.setenv("PATH", ":".join(map(str, path)) or "/nowhere")
+        assert levels(Machine(str(tmp_path), NO_KERNEL), "name") == found
+
+
+# ---------------------------------------------------------------------------- memory controllers
+
+V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+
+
+def v2_tree(tmp_path: Path, own: str, root: str = "/") -> Path:
+    """A recorded v2 hierarchy with the memory controller; ``own`` is this process's group."""
+    mount = tmp_path / "cg"
+    below = own[len(root) :] if root != "/" else own
+    (mount / below.strip("/")).mkdir(parents=True)
+    (mount / "cgroup.controllers").write_text("cpu memory\n")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"0::{own}\n")
+    line = V2.replace("/sys/fs/cgroup", str(mount)).replace(" / ", f" {root} ", 1)
+    (tmp_path / "proc/self/mountinfo").write_text("22 27 0:21 / /proc rw - proc proc rw\n" + line)
+    return mount
+
+
+def test_v2(tmp_path: Path) -> None:
+    mount = v2_tree(tmp_path, "/user.slice/session-1.scope")
+    where = cgroup.hierarchy(str(tmp_path / "proc"))
+    assert where == cgroup.Hierarchy(2, str(mount), f"{mount}/user.slice/session-1.scope")
+    assert where.limit_file == "memory.max"
+
+
+def test_v2_in_a_container_that_sees_a_part(tmp_path: Path) -> None:
+    mount = v2_tree(tmp_path, "/docker/abc/job", root="/docker/abc")
+    where = cgroup.hierarchy(str(tmp_path / "proc"))
+    assert where is not None and where.own == f"{mount}/job"
+
+
+def test_v1_beside_a_v2_without_memory(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/job\n1:cpu,cpuacct:/\n0::/\n")
+    (tmp_path / "proc/self/mountinfo").write_text(V2 + V1)
+    where = cgroup.hierarchy(str(tmp_path / "proc"))
+    assert where == cgroup.Hierarchy(1, "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/job")
+    assert where.limit_file == "memory.limit_in_bytes"
+
+
+def test_no_memory_controller(tmp_path: Path) -> None:
+    assert cgroup.hierarchy(str(tmp_path)) is None
+    mount = v2_tree(tmp_path, "/")
+    (mount / "cgroup.controllers").write_text("cpu\n")
+    assert cgroup.hierarchy(str(tmp_path / "proc")) is None
+
+
+def place_of(tmp_path: Path, own: str, *, delegated_in: str, limit: str = "max") -> str:
+    mount = v2_tree(tmp_path, own)
+    for name in (own, str(Path(own).parent)):
+        if name != "/":
+            (mount / name.strip("/") / "cgroup.type").write_text("domain\n")
+    (mount / delegated_in.strip("/") / "cgroup.subtree_control").write_text("memory pids\n")
+    (mount / own.strip("/") / "memory.max").write_text(limit + "\n")
+    where = cgroup.hierarchy(str(tmp_path / "proc"))
+    assert where is not None
+    return cgroup.parent_for_child(where)[len(str(mount)) :]
+
+
+def test_a_group_beside_the_session_of_systemd(tmp_path: Path) -> None:
+    assert place_of(tmp_path, "/user.slice/s.scope", delegated_in="/user.slice") == "/user.slice"
+
+
+def test_a_group_within_a_delegated_one(tmp_path: Path) -> None:
+    assert place_of(tmp_path, "/a/b", delegated_in="/a/b") == "/a/b"
+
+
+def test_no_group_beside_a_limited_one(tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match="escaped"):
+        place_of(tmp_path, "/a/b", delegated_in="/a", limit="500000000")
+
+
+def test_no_group_where_memory_is_not_handed_on(tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match="systemd-run"):
+        place_of(tmp_path, "/a/b", delegated_in="/")
+
+
+def test_no_group_above_what_is_mounted(tmp_path: Path) -> None:
+    mount = v2_tree(tmp_path, "/")
+    (mount / "cgroup.type").write_text("domain\n")  # only a real root has none
+    where = cgroup.hierarchy(str(tmp_path / "proc"))
+    assert where is not None
+    with pytest.raises(NotSupported):
+        cgroup.parent_for_child(where)
+
+
+def test_the_root_is_asked_to_hand_memory_on(tmp_path: Path) -> None:
+    mount = v2_tree(tmp_path, "/")
+    where = cgroup.hierarchy(str(tmp_path / "proc"))
+    assert where is not None
+    assert cgroup.parent_for_child(where) == str(mount)
+    assert (mount / "cgroup.subtree_control").read_text() == "+memory"
+
+
+def test_only_groups_of_ended_programs_are_stale(tmp_path: Path) -> None:
+    for name, procs in (("gs-run-4194305", ""), ("gs-run-4194305-ab12", ""), ("gs-run-1", ""),
+                        ("gs-run-4194306", "77\n"), ("other", "")):  # fmt: skip
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.procs").write_text(procs)
+    stale = cgroup.stale(str(tmp_path))
+    assert [Path(path).name for path in stale] == ["gs-run-4194305", "gs-run-4194305-ab12"]
+
+
+def test_limits_in_which_nothing_runs() -> None:
+    with pytest.raises(UsageError):
+        cgroup.check_limit(4096)
