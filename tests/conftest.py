@@ -1,0 +1,22 @@
+"""Marks each test by the directory that it is in, which says what it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+#: These run elsewhere: inside the VM (test_guest.py takes them there), or against a real host.
+collect_ignore = ["guest", "host"]
+
+KINDS = ("unit", "patches", "vm")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`./dev test --only KIND` selects by these marks."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in KINDS:
+            item.add_marker(folder)
