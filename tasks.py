@@ -234,7 +234,7 @@ def vm_list(_: Any, json: bool = False) -> None:
     def work() -> None:
         from provisioning.vm import machines
 
-        frontend.show_rows([vars(machine) for machine in machines.machines()], json)
+        frontend.show_rows(map(vars, machines.machines()), json)
 
     frontend.run_task(work)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,8 +125,9 @@ def show(facts: Mapping[str, Any], as_json: bool) -> None:
         print(f"{name.replace('_', ' '):<{width}}  {text}")
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def show_rows(table_rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
     """A table on stdout; programs get a list."""
+    rows = list(table_rows)
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
         return
