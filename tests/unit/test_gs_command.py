@@ -122,7 +122,7 @@ def test_exit_codes(procfs: Path, words: tuple[str, ...], code: int) -> None:
 def test_5_where_it_is_not_allowed(procfs: Path) -> None:
     for name in ("graceful_shutdown", "graceful_shutdown_events"):
         (procfs / name).chmod(0o600)
-    for directory in (procfs, *procfs.parents[:3]):
+    for directory in (procfs, *list(procfs.parents)[:3]):
         directory.chmod(0o755)
     as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups", "/usr/bin/python3", "-S", "-c"]
     start = "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, sys.argv.pop(1));"
@@ -190,8 +190,8 @@ def test_watch_one_process(procfs: Path) -> None:
 def test_watch_ends_quietly_when_its_reader_goes(procfs: Path) -> None:
     (procfs / "graceful_shutdown_events").write_text(STREAM * 3000)
     done = subprocess.run(
-        f"{sys.executable} -m gs watch --raw | head -n 1",
-        shell=True, cwd=REPO, env=environment(procfs), capture_output=True, text=True, check=True,
+        ["sh", "-c", f"{sys.executable} -m gs watch --raw | head -n 1"],
+        cwd=REPO, env=environment(procfs), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == (GRACE + "\n", "")
 

@@ -118,9 +118,12 @@ def test_imports_go_one_way() -> None:
 
 
 def test_nothing_but_the_standard_library_is_imported() -> None:
+    known = getattr(sys, "stdlib_module_names", None)
+    if known is None:
+        pytest.skip("a Python before 3.10 does not list its modules")
     for path in (REPO / "gs").rglob("*.py"):
         tops = {module.partition(".")[0] for module in imports_of(path)}
-        assert tops <= set(sys.stdlib_module_names) | {"gs"}, path
+        assert tops <= {*known, "gs"}, path
 
 
 # ---------------------------------------------------------------------------- the registry
