@@ -28,6 +28,9 @@ FILES = sorted(path.name for path in (Path(__file__).parent / "guest").glob("tes
 #: Series of the quick tier: packaged by Debian, so that it is there everywhere.
 QUICK = "6.1"
 
+#: Megabytes of memory where it is not the 512 of the others.
+MEMORY = {"test_many.py": 2048}
+
 #: Seconds for one file in one machine, emulated on a busy host.
 DEADLINE = 1500.0
 
@@ -83,7 +86,13 @@ def test_in_the_guest(series: str, file: str, kernel: Path) -> None:
     command = f"GS_COUNT={count} exec python3 -m pytest -p no:cacheprovider -v --tb=short"
     command += f" --junit-xml=/out/junit.xml tests/guest/{file}"
     try:
-        result = guest_run(kernel, ["sh", "-c", command], timeout=DEADLINE, swap_mb=128)
+        result = guest_run(
+            kernel,
+            ["sh", "-c", command],
+            memory_mb=MEMORY.get(file, 512),
+            timeout=DEADLINE,
+            swap_mb=128,
+        )
     except ProvisioningError as error:
         pytest.fail(str(error), pytrace=False)
     report(result)

@@ -24,6 +24,13 @@ if IN_GUEST:
         (harness.CGROUPS / "cgroup.subtree_control").write_text("+memory")
         Path("/proc/sys/vm/oom_dump_tasks").write_text("0")  # hundreds of lines on a serial line
 
+    @pytest.fixture(scope="session", autouse=True)
+    def ballast(memory_controller: None) -> Iterator[None]:
+        """Most of the memory is taken already."""
+        holder = harness.Victim((harness.BALLAST,), name="hold_memory", adj=-1000)
+        yield
+        holder.close()
+
     @pytest.fixture(autouse=True)
     def after_each(request: pytest.FixtureRequest) -> Iterator[None]:
         """No splat in the kernel log, no process left behind, no entry left in the registry."""

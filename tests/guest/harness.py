@@ -28,6 +28,10 @@ MB = 1 << 20
 #: Bytes that a victim's memory cgroup may hold: much for a handler, quickly filled.
 LIMIT = 32 * MB
 
+#: What a process that is no victim holds all the time, so that less has to be filled before the
+#: machine is out of memory: emulated, filling 450 MB takes ten seconds.
+BALLAST = "300M"
+
 #: Seconds from the start of a victim to its end that no test needs, emulated, on a busy machine.
 PATIENCE = 120.0
 

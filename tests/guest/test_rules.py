@@ -32,7 +32,7 @@ from harness import (
 def test_a_handler_that_frees_the_memory(scene: Scene) -> None:
     """`averted`: nothing is killed, and the victim goes on."""
     group = scene.group(64 * MB) if scene.kind == "memcg" else None
-    helper_size, total = ("40M", "40M") if group else ("200M", "330M")
+    helper_size, total = ("40M", "40M") if group else ("60M", "120M")
     helper = scene.hold(helper_size, group=group, adj=0)
     victim = scene.victim("--total", total, "--hold", group=group, adj=1000)
     register(victim.pid, program("free_memory"), str(helper.pid), grace_ms=5000)
