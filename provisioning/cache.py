@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -219,28 +220,30 @@ def _write_manifest(directory: Path, content: dict[str, Any]) -> None:
 def _listing(directory: Path, hashed: bool) -> dict[str, list[Any]]:
     """Path → [size, modification time or hash] of everything but directories."""
     found: dict[str, list[Any]] = {}
-    for path in _files(directory):
-        stat = path.lstat()
-        symbolic = path.is_symlink()
-        mark = hash_file(path) if hashed and not symbolic else stat.st_mtime_ns
-        found[str(path.relative_to(directory))] = [stat.st_size, mark]
+    start = len(str(directory)) + 1
+    for name in _files(directory):
+        status = os.lstat(name)
+        content = hashed and stat.S_ISREG(status.st_mode)
+        mark = hash_file(Path(name)) if content else status.st_mtime_ns
+        found[name[start:]] = [status.st_size, mark]
     return found
 
 
-def _files(directory: Path) -> Iterator[Path]:
+def _files(directory: Path) -> Iterator[str]:
+    """Paths as plain strings: a kernel tree has 80,000, and this is on the way of every run."""
     for folder, folders, names in os.walk(directory):
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
         for name in names + links:
             if name != MANIFEST:
-                yield Path(folder, name)
+                yield f"{folder}/{name}"
 
 
 def _size(directory: Path) -> int:
     """Bytes on disk; a file with several links counts by its share."""
     total = 0
-    for path in _files(directory):
-        stat = path.lstat()
-        total += stat.st_blocks * 512 // stat.st_nlink
+    for name in _files(directory):
+        status = os.lstat(name)
+        total += status.st_blocks * 512 // status.st_nlink
     return total
 
 

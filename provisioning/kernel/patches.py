@@ -226,8 +226,11 @@ def _rewritten(pristine: Path, series: str) -> Iterator[tuple[Patch, str]]:
             before = {name: _content(box / name) for name in patch.files()}
             if not _apply(patch, box):
                 raise PatchConflict(f"{patch.name} is in these sources already")
-            head = patch.text().partition("diff --git ")[0]
-            yield patch, head + _diff(before, box)
+            text = patch.text()
+            head = text.partition("diff --git ")[0]
+            _, rule, signature = text.rpartition("\n-- \n")  # as git format-patch ends a mail
+            end = f"-- \n{signature}" if rule else ""
+            yield patch, head + _diff(before, box) + end
 
 
 def _diff(before: dict[str, bytes | None], box: Path) -> str:

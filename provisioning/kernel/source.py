@@ -38,7 +38,7 @@ class Source:
         """The unpacked pristine tree; it belongs to the cache: copy it before changing it."""
 
         def make(part: Path) -> None:
-            with step(f"unpacking {self.origin}"):
+            with step(f"fetching and unpacking {self.origin}"):
                 self._unpack(part / "linux")
                 _expect_series(part / "linux", self.series, self.origin)
 
