@@ -1,9 +1,7 @@
 """Runs tests/guest inside virtual machines with the patched kernels and reports what they said.
 
 One machine for each series and each file of guest tests, so that a kernel that dies takes only
-one file's results with it. GS_SERIES names the series (default: the one that the quick tier uses,
-`all` for all of them), GS_COUNT the number of OOMs in the storm. 5.4 needs a source tree of one's
-own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
+one file's results with it. GS_COUNT is the number of OOMs in the storm; series: see kernels.py.
 """
 
 from __future__ import annotations
@@ -16,48 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import config
 from provisioning.errors import ProvisioningError
-from provisioning.kernel import build, source, versions
 from provisioning.vm.session import GuestResult, guest_run
+from tests.kernels import chosen_series, kernel_or_skip
 
 pytestmark = pytest.mark.guest
 
 FILES = sorted(path.name for path in (Path(__file__).parent / "guest").glob("test_*.py"))
-
-#: Series of the quick tier: packaged by Debian, so that it is there everywhere.
-QUICK = "6.1"
 
 #: Megabytes of memory where it is not the 512 of the others.
 MEMORY = {"test_many.py": 2048}
 
 #: Seconds for one file in one machine, emulated on a busy host.
 DEADLINE = 1500.0
-
-
-def chosen_series() -> list[str]:
-    """What GS_SERIES asks for."""
-    asked = os.environ.get("GS_SERIES", QUICK)
-    return list(config.SERIES) if asked == "all" else asked.replace(",", " ").split()
-
-
-@pytest.fixture(scope="session")
-def kernels() -> dict[str, Path]:
-    """Kernel images by series, built when they are first asked for."""
-    return {}
-
-
-@pytest.fixture
-def kernel(series: str, kernels: dict[str, Path]) -> Path:
-    """The patched kernel of a series, or a skip that says what is missing."""
-    if series not in kernels:
-        tree = config.source_from_environment(series)
-        if tree is None and versions.series(series).debian is None:
-            variable = "GS_KERNEL_SOURCE_" + series.replace(".", "_")
-            pytest.skip(f"no sources of {series} here: set {variable} to a tree")
-        sources = source.locate(series, tree or "debian")
-        kernels[series] = build.build(series, source=sources).image
-    return kernels[series]
 
 
 @dataclass(frozen=True)
@@ -80,8 +49,9 @@ def cases(xml: str) -> Iterator[Case]:
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("series", chosen_series())
-def test_in_the_guest(series: str, file: str, kernel: Path) -> None:
+def test_in_the_guest(series: str, file: str) -> None:
     """All tests of one file pass in a machine with this kernel, and the machine ends well."""
+    kernel = kernel_or_skip(series)
     count = os.environ.get("GS_COUNT", "50")
     command = f"GS_COUNT={count} exec python3 -m pytest -p no:cacheprovider -v --tb=short"
     command += f" --junit-xml=/out/junit.xml tests/guest/{file}"

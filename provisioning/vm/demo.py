@@ -30,10 +30,23 @@ TITLE = {
 }
 
 #: Keys worth a reader's time, in the records that are shown.
-SHOWN = (
-    "seq time_ns event pid comm constraint memcg handler handler_pid grace_ms exit_status "
-    "elapsed_us outcome rss_kb errno"
-).split()
+SHOWN = [
+    "seq",
+    "time_ns",
+    "event",
+    "pid",
+    "comm",
+    "constraint",
+    "memcg",
+    "handler",
+    "handler_pid",
+    "grace_ms",
+    "exit_status",
+    "elapsed_us",
+    "outcome",
+    "rss_kb",
+    "errno",
+]
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ def guest_run(
 
     The working directory is /gs (package ``gs``, ``bin``, ``tests/guest``, and ``extra``: name →
     file or directory); what lies in /out at the end comes back. ``timeout`` seconds bound the
-    whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel. ``on_output`` gets the output as it comes.
+    whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel.
+    ``on_output`` gets the output as it comes.
     """
     folder = _new_run_folder()
     token = secrets.token_hex(16)
@@ -184,7 +185,9 @@ def _unpack(folder: Path) -> Path:
     archive = folder / "files.tar"
     try:
         with tarfile.open(archive) as source:
-            source.extractall(files, filter="data")
+            # Early 3.10 and 3.11 have no filters; the archive is our own guest's.
+            safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            source.extractall(files, **safe)  # type: ignore[arg-type]
     except (OSError, tarfile.TarError):
         pass  # a guest that died has sent none or half of it
     archive.unlink(missing_ok=True)

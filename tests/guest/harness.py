@@ -121,6 +121,11 @@ class Events:
         """The names of one process's events, in their order."""
         return [event["event"] for event in self.all(pid=pid)]
 
+    def expect(self, pid: int, *names: str) -> None:
+        """Exactly these events happened to the process, in this order."""
+        seen = self.all(pid=pid)
+        assert [event["event"] for event in seen] == list(names), f"what happened: {seen}"
+
     def wait(self, timeout: float = PATIENCE, **wanted: object) -> Event:
         """The first event with these values; AssertionError with everything seen if none comes."""
         deadline = time.monotonic() + timeout

@@ -1,4 +1,4 @@
-"""The event stream itself: dense numbers, readers of their own, blocking, poll, the kill's figures."""
+"""The event stream itself: dense numbers, readers of their own, poll, the figures of a kill."""
 
 from __future__ import annotations
 
@@ -11,11 +11,48 @@ from pathlib import Path
 import pytest
 from harness import EVENTS, Scene, parse_event, program, register
 
-FIGURES = """points total_pages oom_score_adj mem_kb mem_max_kb mem_low_kb mem_swap_kb
-    mem_swap_max_kb memsw_kb memsw_max_kb swappiness anon_kb file_kb shmem_kb swapents_kb
-    pgtables_kb total_vm_kb hiwater_rss_kb hiwater_vm_kb locked_kb pinned_kb data_kb exec_kb
-    stack_kb task_size_kb threads flags prio static_prio minflt majflt utime_ns stime_ns gtime_ns
-    start_time_ns start_boottime_ns by_pid by_comm gfp order""".split()
+FIGURES = [
+    "points",
+    "total_pages",
+    "oom_score_adj",
+    "mem_kb",
+    "mem_max_kb",
+    "mem_low_kb",
+    "mem_swap_kb",
+    "mem_swap_max_kb",
+    "memsw_kb",
+    "memsw_max_kb",
+    "swappiness",
+    "anon_kb",
+    "file_kb",
+    "shmem_kb",
+    "swapents_kb",
+    "pgtables_kb",
+    "total_vm_kb",
+    "hiwater_rss_kb",
+    "hiwater_vm_kb",
+    "locked_kb",
+    "pinned_kb",
+    "data_kb",
+    "exec_kb",
+    "stack_kb",
+    "task_size_kb",
+    "threads",
+    "flags",
+    "prio",
+    "static_prio",
+    "minflt",
+    "majflt",
+    "utime_ns",
+    "stime_ns",
+    "gtime_ns",
+    "start_time_ns",
+    "start_boottime_ns",
+    "by_pid",
+    "by_comm",
+    "gfp",
+    "order",
+]
 
 
 def one_kill(scene: Scene) -> int:

@@ -15,7 +15,7 @@ from harness import Event, KernelLog, Scene, Victim, entry_of, program, register
 
 def assert_done_before_kill(scene: Scene, victim: Victim, kill: Event) -> Event:
     """The three records in their order, and only they; gives `grace`."""
-    assert scene.events.names(victim.pid) == ["grace", "done", "kill"]
+    scene.events.expect(victim.pid, "grace", "done", "kill")
     grace, done, _ = scene.events.all(pid=victim.pid)
     assert done["exit_status"] == "0"
     assert kill["outcome"] == "done"
@@ -158,9 +158,7 @@ def test_ping_server(scene: Scene, tmp_path: Path) -> None:
 def test_read_shm(scene: Scene, tmp_path: Path, name: str) -> None:
     saved = tmp_path / "saved"
     lines = 2000
-    victim = scene.victim(
-        "--lines", str(lines), args=(name,), name="oom_condition_creator_shm"
-    )
+    victim = scene.victim("--lines", str(lines), args=(name,), name="oom_condition_creator_shm")
     register(victim.pid, program("read_shm"), name, saved, grace_ms=10000)
     try:
         kill = scene.kill_of(victim)
@@ -186,7 +184,7 @@ def test_a_process_that_is_not_registered(scene: Scene, kernel_log: KernelLog) -
     victim = scene.victim()
     assert entry_of(victim.pid) is None
     kill = scene.kill_of(victim)
-    assert scene.events.names(victim.pid) == ["kill"]
+    scene.events.expect(victim.pid, "kill")
     assert kill["outcome"] == "none" and kill["handler"] == "-"
     assert len(kernel_log.matching(f"Killed process {victim.pid} ")) == 1
 

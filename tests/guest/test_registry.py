@@ -30,7 +30,7 @@ from harness import (
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "data"))
 
-import registry_lines  # noqa: E402
+import registry_lines
 
 EXE = program("do_nothing")
 
@@ -107,7 +107,7 @@ def test_a_removed_entry_has_no_effect(scene: Scene) -> None:
     write_registry(f"-{victim.pid}")
     kill = scene.kill_of(victim)
     assert kill["outcome"] == "none"
-    assert scene.events.names(victim.pid) == ["kill"]
+    scene.events.expect(victim.pid, "kill")
 
 
 def test_registering_again_replaces(sleeper: Victim) -> None:
@@ -124,7 +124,9 @@ def test_round_trip() -> None:
             write_registry(f"{victim.pid} grace_ms={index + 1} {EXE} a\\040b \\134 {index}\n")
         before = REGISTRY.read_text()
         assert len(before.splitlines()) == 5
-        subprocess.run(["sh", "-c", f"cat {REGISTRY} >/tmp/save; cat /tmp/save >{REGISTRY}"], check=True)
+        subprocess.run(
+            ["sh", "-c", f"cat {REGISTRY} >/tmp/save; cat /tmp/save >{REGISTRY}"], check=True
+        )
         assert REGISTRY.read_text() == before
         write_registry("".join(f"-{victim.pid}\n" for victim in victims))
         assert registry() == []
@@ -240,7 +242,7 @@ def test_an_entry_survives_exec(scene: Scene, tmp_path: Path) -> None:
 
     process = subprocess.Popen(["sh", "-c", script], preexec_fn=enter, stdout=subprocess.DEVNULL)
     assert process.wait(120) == -9
-    assert scene.events.names(process.pid) == ["grace", "done", "kill"]
+    scene.events.expect(process.pid, "grace", "done", "kill")
     assert words_of(saved)["GS_COMM"] == "oom_condition_c"
 
 
@@ -289,7 +291,7 @@ def test_a_pid_number_that_is_used_again(scene: Scene) -> None:
     kill = scene.events.wait(event="kill", pid=first.pid, timeout=5)
     assert status in (128 + 9, -9)  # the helper shares the cgroup; it is the smaller of the two
     assert kill["outcome"] == "none"
-    assert scene.events.names(first.pid) == ["kill"]
+    scene.events.expect(first.pid, "kill")
 
 
 def test_a_thread_stands_for_its_group(scene: Scene, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_handler_that_frees_the_memory(scene: Scene) -> None:
     register(victim.pid, program("free_memory"), str(helper.pid), grace_ms=5000)
     victim.go()
     averted = scene.events.wait(event="averted", pid=victim.pid)
-    assert scene.events.names(victim.pid) == ["grace", "done", "averted"]
+    scene.events.expect(victim.pid, "grace", "done", "averted")
     assert int(averted["free_kb"]) >= 1024
     assert victim.process.stdout is not None
     victim.process.stdout.readline()  # "press Enter"
@@ -68,7 +68,7 @@ def test_a_handler_that_frees_a_little(scene: Scene) -> None:
         register(victim.pid, program("free_little"), path, grace_ms=5000)
         end = scene.kill_of(victim)
         assert path.stat().st_size == 4 * MB - 100 * 1024
-        assert scene.events.names(victim.pid) == ["grace", "done", "kill"]
+        scene.events.expect(victim.pid, "grace", "done", "kill")
         assert end["outcome"] == "done"
     finally:
         path.unlink()
@@ -82,7 +82,7 @@ def test_nobody_lives_on_averted(memcg: Scene) -> None:
         victim = memcg.victim(group=group)
         register(victim.pid, program("free_little"), path, "4M", grace_ms=3000)
         memcg.kill_of(victim)
-        assert memcg.events.names(victim.pid) == ["grace", "done", "averted", "kill"]
+        memcg.events.expect(victim.pid, "grace", "done", "averted", "kill")
         assert path.stat().st_size == 12 * MB
     finally:
         path.unlink()
@@ -139,7 +139,7 @@ def test_a_multi_threaded_victim(scene: Scene, tmp_path: Path) -> None:
     victim = scene.victim("--threads", "8")
     register(victim.pid, program("write_file"), saved, grace_ms=5000)
     end = scene.kill_of(victim)
-    assert scene.events.names(victim.pid) == ["grace", "done", "kill"]
+    scene.events.expect(victim.pid, "grace", "done", "kill")
     assert end["outcome"] == "done" and int(end["threads"]) >= 8
     assert words_of(saved)["victim_alive"] == "1"
 
@@ -192,7 +192,7 @@ def test_too_many_at_once(memcg: Scene) -> None:
         first.go()
         memcg.events.wait(event="grace", pid=first.pid)
         end = memcg.kill_of(second, timeout=4)
-        assert memcg.events.names(second.pid) == ["failed", "kill"]
+        memcg.events.expect(second.pid, "failed", "kill")
         assert memcg.events.all(pid=second.pid, event="failed")[0]["errno"] == "11"
         assert end["outcome"] == "failed"
         first.wait()
@@ -274,7 +274,7 @@ def test_a_handler_that_needs_some_memory(scene: Scene) -> None:
         grace_ms=10000,
     )
     end = scene.kill_of(victim)
-    assert scene.events.names(victim.pid) == ["grace", "done", "kill"]
+    scene.events.expect(victim.pid, "grace", "done", "kill")
     assert scene.events.all(event="done", pid=victim.pid)[0]["exit_status"] == "0"
     assert end["outcome"] == "done"
 
@@ -288,7 +288,7 @@ def test_switched_off(scene: Scene) -> None:
         victim = scene.victim()
         register(victim.pid, program("never_ends"), grace_ms=10000)
         end = scene.kill_of(victim)
-        assert scene.events.names(victim.pid) == ["kill"]
+        scene.events.expect(victim.pid, "kill")
         assert end["outcome"] == "none"
 
 
@@ -305,7 +305,7 @@ def test_no_grace_for_sysrq_f(scene: Scene) -> None:
     Path("/proc/sysrq-trigger").write_text("f")
     assert victim.wait(5) == -9
     scene.events.wait(event="kill", pid=victim.pid, timeout=5)
-    assert scene.events.names(victim.pid) == ["kill"]
+    scene.events.expect(victim.pid, "kill")
 
 
 def test_oom_group(memcg: Scene) -> None:
@@ -337,7 +337,7 @@ def test_a_writer_of_memory_max_is_an_asker(memcg: Scene, tmp_path: Path) -> Non
     assert victim.wait(30) == -9
     writer.join(30)
     assert not writer.is_alive()
-    assert memcg.events.names(victim.pid) == ["grace", "done", "kill"]
+    memcg.events.expect(victim.pid, "grace", "done", "kill")
     assert words_of(saved)["victim_alive"] == "1"
 
 
@@ -359,11 +359,11 @@ def test_a_signal_ends_the_wait_of_a_writer_of_memory_max(memcg: Scene) -> None:
 
 def test_a_handler_is_no_victim_with_a_grace(memcg: Scene) -> None:
     """Nothing that a handler registers for itself gives it or its children a grace."""
-    script = "echo \"$$ /gs/bin/never_ends\" >/proc/graceful_shutdown; exec sleep 30"
+    script = 'echo "$$ /gs/bin/never_ends" >/proc/graceful_shutdown; exec sleep 30'
     victim = memcg.victim()
     register(victim.pid, "/bin/sh", "-c", script.replace(" ", "\\040"), grace_ms=3000)
     memcg.kill_of(victim)
-    assert memcg.events.names(victim.pid) == ["grace", "timeout", "kill"]
+    memcg.events.expect(victim.pid, "grace", "timeout", "kill")
     assert len(memcg.events.all(event="grace")) == 1
 
 

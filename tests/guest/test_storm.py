@@ -25,7 +25,7 @@ def test_many_in_a_row(kind: str, tmp_path: Path) -> None:
             victim = scene.victim("--block", "4M")
             register(victim.pid, program("write_file"), saved, grace_ms=2000)
             scene.kill_of(victim)
-            assert events.names(victim.pid) == ["grace", "done", "kill"], f"OOM {number}"
+            events.expect(victim.pid, "grace", "done", "kill")
             assert words_of(saved)["victim_alive"] == "1", f"OOM {number}"
         finally:
             scene.close()

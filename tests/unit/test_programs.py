@@ -43,7 +43,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(programs: Path) -> Run:
     """Run a program to its end."""
 
-    def runner(name: str, *words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    def runner(
+        name: str, *words: str | Path, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
             [programs / name, *words],
             **{"capture_output": True, "text": True, "timeout": 60, **options},
@@ -367,7 +369,7 @@ class TestMisbehaving:
             found = []
             for folder in Path("/proc").glob("[0-9]*"):
                 try:
-                    if os.readlink(folder / "exe") == mark:
+                    if str((folder / "exe").readlink()) == mark:
                         found.append(int(folder.name))
                 except OSError:
                     continue
