@@ -88,6 +88,11 @@ class Plan:
         self.backend = self._select_backend(options.get("--backend", "auto"))
         if self.backend is not None:
             self._fit_entry(self.backend, "--scope" in options)
+            if _is_never_chosen():
+                self.warnings.append(
+                    "oom_score_adj is -1000: the OOM killer never chooses this process, so that"
+                    " no handler ever runs for it (set it with: choom -n 0 -- gs-oom run ...)"
+                )
 
     def _select_backend(self, name: str) -> backends.Backend | None:
         try:
@@ -210,6 +215,15 @@ def _group_number(grp: object, group: str) -> int:
     if group.isdigit():
         return int(group)
     return int(grp.getgrnam(group).gr_gid)  # type: ignore[attr-defined]
+
+
+def _is_never_chosen() -> bool:
+    """Whether this process, and so PROG, is exempt from the OOM killer."""
+    try:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+            return file.read().strip() == "-1000"
+    except OSError:
+        return False
 
 
 # ---------------------------------------------------------------------------- doing

@@ -66,6 +66,20 @@ def test_only_the_process_is_covered_and_that_is_said(procfs: Path) -> None:
 
 
 @root_only
+def test_a_process_that_is_never_chosen_is_told_so(procfs: Path) -> None:
+    if subprocess.run(["choom", "-n", "-1000", "--", "true"], check=False).returncode:
+        pytest.skip("oom_score_adj cannot be lowered here: that takes CAP_SYS_RESOURCE")
+    words = f"import sys; sys.path.insert(0, {str(REPO)!r}); from gs.cli import main; main()"
+    run = [sys.executable, "-S", "-c", words, "run", "--scope", "process", "--on-oom", "true"]
+    for value, warnings in (("-1000", 1), ("-999", 0)):
+        done = subprocess.run(
+            ["choom", "-n", value, "--", *run, "true"],
+            env=environment(procfs), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stderr.count("oom_score_adj is -1000") == done.stderr.count("\n") == warnings
+
+
+@root_only
 def test_tree_is_the_default_where_the_kernel_has_it(tmp_path: Path) -> None:
     procfs = make_procfs(tmp_path / "proc", WITH_SCOPE)
     done = gs("run", "--on-oom", "/bin/true", "--signal", "TERM", "true", procfs=procfs)
