@@ -1,0 +1,77 @@
+"""Each series on the sources at hand: applies at fuzz 0, is as refresh writes it, compiles."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from provisioning.config import SERIES
+from provisioning.errors import PatchConflict
+from provisioning.kernel import build, patches, versions
+from provisioning.kernel.source import Source, release_of
+
+
+def working_copy(pristine: Path, series: str, target: Path) -> Path:
+    """A tree with only the files that the series touches."""
+    for patch in patches.of_series(series):
+        for name in patch.files():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(pristine / name, target / name)
+    return target
+
+
+def test_applies_at_fuzz_0_and_twice_is_once(series: str, pristine: Path, tmp_path: Path) -> None:
+    tree = working_copy(pristine, series, tmp_path / "tree")
+    changed = patches.prepare(pristine, tree, series, tmp_path / "ours.json")
+    assert "mm/oom_kill.c" in changed
+    assert "mm/graceful_shutdown.c" in changed
+    assert "graceful_shutdown" in (tree / "mm/oom_kill.c").read_text()
+    assert patches.prepare(pristine, tree, series, tmp_path / "ours.json") == []
+
+
+def test_a_patched_tree_is_recognised(series: str, pristine: Path, tmp_path: Path) -> None:
+    tree = working_copy(pristine, series, tmp_path / "tree")
+    patches.prepare(pristine, tree, series, tmp_path / "ours.json")
+    result = patches.work_out(tree, series)
+    assert set(result.already_applied) == {patch.name for patch in patches.of_series(series)}
+
+
+def test_a_conflict_names_the_hunk(series: str, pristine: Path, tmp_path: Path) -> None:
+    tree = working_copy(pristine, series, tmp_path / "tree")
+    file = tree / "mm/oom_kill.c"
+    file.write_text(file.read_text().replace("#include <linux/oom.h>", "#include <linux/moo.h>"))
+    with pytest.raises(PatchConflict, match=r"mm/oom_kill\.c hunk 1") as caught:
+        patches.work_out(tree, series)
+    assert caught.value.exit_code == 4
+
+
+def test_refresh_equals_what_is_committed(series: str, pristine: Path) -> None:
+    found = patches.check(pristine, series)
+    assert [entry.patch for entry in found if entry.stale] == []
+    if release_of(pristine) == versions.series(SERIES[0]).release:
+        assert [entry.patch for entry in found if entry.offset] == []  # line numbers are from here
+
+
+def test_our_objects_compile_without_a_warning(series: str, sources: Source) -> None:
+    """With W=1, in the configured tree: the overlay's files and those that the hooks touch."""
+    wanted = build.plan(series, sources=sources)
+    names = [*patches.overlay(), *(n for p in patches.of_series(series) for n in p.files())]
+    objects = sorted({name.removesuffix(".c") + ".o" for name in names if name.endswith(".c")})
+    said = build.compile_objects(wanted, objects, extra=["W=1"])
+    for name in objects:
+        assert f"CC      {name}" in said, f"{name} was not compiled"
+    ours = tuple(name for name in patches.overlay())
+    warnings = [line for line in said.splitlines() if "warning:" in line]
+    assert [line for line in warnings if line.startswith(ours)] == []
+    assert [line for line in warnings if "graceful" in line] == []
+
+
+def test_every_patch_is_in_some_series_and_names_its_concern() -> None:
+    named = {patch.name for series in SERIES for patch in patches.of_series(series)}
+    there = {path.name for path in (versions.PATCHES_DIR / "patches").glob("*.patch")}
+    assert there == named
+    for name in there:
+        text = (versions.PATCHES_DIR / "patches" / name).read_text()
+        assert "\nSubject: [PATCH" in text and "\nSigned-off-by: " in text
