@@ -67,17 +67,11 @@ static DEFINE_MUTEX(gs_state_mutex);
 static unsigned int gs_pins;	/* writers that are about to register */
 static bool gs_active;
 
+/* Of gs_upkeep_work alone. */
+static unsigned long gs_retry_delay = HZ / 10;
+
 static void gs_upkeep(struct work_struct *work);
 static DECLARE_DELAYED_WORK(gs_upkeep_work, gs_upkeep);
-
-/*
- * The kill in hand. Set and read with oom_lock held, between the choice and the
- * last kill that follows from it.
- */
-static struct {
-	const struct oom_control *oc;
-	bool group;
-} gs_kill;
 
 /* What to do about a chosen victim. */
 enum gs_answer {
@@ -104,11 +98,6 @@ struct task_struct *gs_lock_task_mm(struct task_struct *task)
 found:
 	rcu_read_unlock();
 	return t;
-}
-
-static unsigned long gs_kb(unsigned long pages)
-{
-	return pages << (PAGE_SHIFT - 10);
 }
 
 static unsigned int gs_elapsed_us(const struct gs_grace *g)
@@ -138,8 +127,8 @@ static bool gs_in_domain(struct task_struct *task, struct mem_cgroup *domain)
 	return in;
 }
 
-static void gs_victim_init(struct gs_victim *v, struct task_struct *task,
-			   const struct oom_control *oc)
+void gs_victim_init(struct gs_victim *v, struct task_struct *task,
+		    const struct oom_control *oc)
 {
 	v->pid = task_tgid_nr(task);
 	/* Not get_task_comm(): the lock that it takes ranks above gs_lock. */
@@ -683,71 +672,6 @@ void __graceful_shutdown_choice(struct oom_control *oc)
 	oc->chosen = answer == GS_DO_FAIL ? NULL : (void *)-1UL;
 }
 
-/* ---- the kill ---------------------------------------------------------- */
-
-/**
- * graceful_shutdown_killing - the OOM killer begins to kill
- * @oc: the OOM
- * @group: the whole cgroup, for memory.oom.group
- *
- * Called with oom_lock held. @oc is used until the lock is dropped.
- */
-void graceful_shutdown_killing(struct oom_control *oc, bool group)
-{
-	lockdep_assert_held(gs_ops ? gs_ops->oom_lock : &oom_lock);
-	gs_kill.oc = oc;
-	gs_kill.group = group;
-}
-
-/* How the grace of @victim ended, and its handler, which stays with its entry. */
-static const char *gs_kill_outcome(struct task_struct *victim,
-				   struct gs_entry **entry)
-{
-	enum gs_event outcome = GS_NR_EVENTS;
-	struct gs_entry *e;
-
-	spin_lock_irq(&gs_lock);
-	e = gs_entry_find(task_tgid(victim));
-	if (e) {
-		gs_entry_get(e);
-		if (ktime_get_boottime_ns() < e->spent_until_ns)
-			outcome = e->outcome;
-	}
-	spin_unlock_irq(&gs_lock);
-	*entry = e;
-	return gs_event_name(outcome);
-}
-
-/**
- * graceful_shutdown_killed - the OOM killer has sent SIGKILL
- * @victim: to whom; its task_lock is held
- * @mm: its memory
- */
-void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
-{
-	const struct oom_control *oc = gs_kill.oc;
-	struct gs_entry *e = NULL;
-	struct gs_victim who;
-	const char *outcome;
-
-	if (!gs_ops || !oc)
-		return;
-	outcome = gs_kill_outcome(victim, &e);
-	gs_victim_init(&who, victim, oc);
-	gs_event_emit(GS_KILL, &who, e ? e->argv[0] : "-",
-		      " outcome=%s group=%d points=%ld total_pages=%lu oom_score_adj=%d anon_kb=%lu file_kb=%lu shmem_kb=%lu swapents_kb=%lu pgtables_kb=%lu total_vm_kb=%lu by_pid=%d gfp=0x%x order=%d",
-		      outcome, gs_kill.group, (long)oc->chosen_points,
-		      oc->totalpages, victim->signal->oom_score_adj,
-		      gs_kb(get_mm_counter(mm, MM_ANONPAGES)),
-		      gs_kb(get_mm_counter(mm, MM_FILEPAGES)),
-		      gs_kb(get_mm_counter(mm, MM_SHMEMPAGES)),
-		      gs_kb(get_mm_counter(mm, MM_SWAPENTS)),
-		      mm_pgtables_bytes(mm) >> 10, gs_kb(mm->total_vm),
-		      task_tgid_nr(current), (__force unsigned int)oc->gfp_mask,
-		      oc->order);
-	gs_entry_put(e);
-}
-
 /* ---- probes ------------------------------------------------------------ */
 
 /* Called for every fork while anything is registered. */
@@ -824,22 +748,32 @@ static void gs_switch_off(void)
 	gs_active = false;
 }
 
+/* Whether all is there that should be. */
+static bool gs_make_ready(void)
+{
+	lockdep_assert_held(&gs_state_mutex);
+	/* A fork would meet the OOM, too, and hold the worker up. */
+	if (gs_global_grace_runs())
+		return false;
+	return gs_launchers_fill() & gs_reserve_gather();
+}
+
 /* Keep launchers and reserve as they should be. */
 static void gs_upkeep(struct work_struct *work)
 {
-	bool postponed = gs_global_grace_runs();
+	bool ready = true;
 
 	mutex_lock(&gs_state_mutex);
 	if (gs_active && !gs_pins && !gs_registry_count() &&
-	    !READ_ONCE(gs_nr_graces)) {
+	    !READ_ONCE(gs_nr_graces))
 		gs_switch_off();
-	} else if (gs_active && !postponed) {
-		gs_launchers_fill();
-		gs_reserve_gather();
-	}
+	else if (gs_active)
+		ready = gs_make_ready();
 	mutex_unlock(&gs_state_mutex);
-	if (postponed)
-		gs_upkeep_in(HZ / 10);
+	/* Each try costs a little reclaim, so they grow rarer. */
+	gs_retry_delay = ready ? HZ / 10 : min(2 * gs_retry_delay, 60UL * HZ);
+	if (!ready)
+		gs_upkeep_in(gs_retry_delay);
 }
 
 /**

@@ -58,6 +58,7 @@ enum gs_event {
  * @set_root: make a directory the root and the working directory of current
  * @transfer_creds: security_transfer_creds()
  * @zones_have: some zone that @oc may use holds @pages above its high mark
+ * @swappiness: of a memory cgroup
  * @count: count an event in /proc/vmstat, where there is a place for it
  *
  * These are not exported to modules, or static; everything else that the core
@@ -73,6 +74,7 @@ struct graceful_shutdown_ops {
 	void (*set_root)(const struct path *root);
 	void (*transfer_creds)(struct cred *new, const struct cred *old);
 	bool (*zones_have)(const struct oom_control *oc, unsigned long pages);
+	int (*swappiness)(struct mem_cgroup *memcg);
 	void (*count)(enum gs_event event);
 };
 
@@ -205,6 +207,13 @@ int gs_activate(void);
 void gs_deactivate(void);
 void gs_upkeep_in(unsigned long delay);
 struct task_struct *gs_lock_task_mm(struct task_struct *task);
+void gs_victim_init(struct gs_victim *v, struct task_struct *task,
+		    const struct oom_control *oc);
+
+static inline unsigned long gs_kb(unsigned long pages)
+{
+	return pages << (PAGE_SHIFT - 10);
+}
 
 /* graceful_shutdown_registry.c */
 int gs_registry_init(void);
@@ -224,14 +233,14 @@ struct gs_grace *gs_session_of(struct pid *pid);
 void gs_session_forked(struct pid *parent, struct task_struct *child);
 struct gs_grace *gs_session_exited(struct pid *pid);
 void gs_session_kill(struct gs_grace *g);
-void gs_launchers_fill(void);
+bool gs_launchers_fill(void);
 void gs_launchers_wait(void);
 void gs_launchers_drop(void);
 struct gs_launcher *gs_launcher_take(struct gs_grace *g);
 void gs_launcher_go(struct gs_launcher *l, u64 seq, unsigned long rss_kb);
 
 /* graceful_shutdown_reserve.c */
-void gs_reserve_gather(void);
+bool gs_reserve_gather(void);
 void gs_reserve_drop(void);
 bool gs_reserve_hand_over(bool first);
 unsigned long gs_reserve_held(void);

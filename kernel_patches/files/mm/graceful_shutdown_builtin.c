@@ -8,6 +8,7 @@
 #include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/security.h>
+#include <linux/swap.h>
 #include <linux/syscalls.h>
 #include <trace/events/sched.h>
 
@@ -69,6 +70,11 @@ static bool gs_zones_have(const struct oom_control *oc, unsigned long pages)
 	return false;
 }
 
+static int gs_swappiness(struct mem_cgroup *memcg)
+{
+	return mem_cgroup_swappiness(memcg);
+}
+
 static void gs_count(enum gs_event event)
 {
 	static const enum vm_event_item items[] = {
@@ -93,6 +99,7 @@ static const struct graceful_shutdown_ops gs_builtin_ops = {
 	.set_root		= gs_set_root,
 	.transfer_creds		= security_transfer_creds,
 	.zones_have		= gs_zones_have,
+	.swappiness		= gs_swappiness,
 	.count			= gs_count,
 };
 

@@ -49,6 +49,15 @@ static inline struct timespec64 gs_inode_ctime(const struct inode *inode)
 #endif
 }
 
+static inline u64 gs_start_boottime(const struct task_struct *task)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 5, 0)
+	return task->real_start_time;
+#else
+	return task->start_boottime;
+#endif
+}
+
 /* A process that dumps core may take long to give its memory back. */
 static inline bool gs_dumps_core(struct task_struct *task)
 {

@@ -517,17 +517,22 @@ static int gs_launcher_fork(void)
 	return call_usermodehelper_exec(info, UMH_NO_WAIT);
 }
 
-/* Have as many launchers as handlers may run at once. Not from the OOM path. */
-void gs_launchers_fill(void)
+/*
+ * Have as many launchers as handlers may run at once. Not from the OOM path.
+ *
+ * Return: whether they are all on their way.
+ */
+bool gs_launchers_fill(void)
 {
 	unsigned int want = READ_ONCE(gs_sysctl_max_running);
 
-	if (IS_ENABLED(CONFIG_STATIC_USERMODEHELPER))
-		return;
-	while (READ_ONCE(gs_nr_launchers) < want &&
-	       system_state <= SYSTEM_RUNNING)
+	if (IS_ENABLED(CONFIG_STATIC_USERMODEHELPER) ||
+	    system_state > SYSTEM_RUNNING)
+		return true;
+	while (READ_ONCE(gs_nr_launchers) < want)
 		if (gs_launcher_fork())
-			return;
+			return false;
+	return true;
 }
 
 /* Wait, not for ever, until those that gs_launchers_fill() forked are parked. */

@@ -31,6 +31,9 @@
 #define GS_WRITE_MAX	SZ_1M
 #define GS_HASH_BITS	12
 
+/* For everybody: who may do what is decided by credentials, and EPERM says so. */
+#define GS_REGISTRY_MODE	0666
+
 static DEFINE_MUTEX(gs_registry_mutex);
 
 /* Guarded by gs_lock. */
@@ -663,6 +666,6 @@ static const struct proc_ops gs_registry_ops = {
 
 int gs_registry_init(void)
 {
-	return proc_create("graceful_shutdown", 0600, NULL, &gs_registry_ops) ?
-	       0 : -ENOMEM;
+	return proc_create("graceful_shutdown", GS_REGISTRY_MODE, NULL,
+			   &gs_registry_ops) ? 0 : -ENOMEM;
 }

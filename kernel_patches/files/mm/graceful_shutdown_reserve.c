@@ -45,8 +45,12 @@ unsigned long gs_reserve_out(void)
 	return READ_ONCE(gs_nr_out) << GS_BLOCK_ORDER;
 }
 
-/* Try to have all of it. A machine that is short of memory has less. */
-void gs_reserve_gather(void)
+/*
+ * Try to have all of it. A machine that is short of memory has less.
+ *
+ * Return: whether it is all there.
+ */
+bool gs_reserve_gather(void)
 {
 	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN |
 			  __GFP_NOMEMALLOC;
@@ -56,7 +60,7 @@ void gs_reserve_gather(void)
 	while (READ_ONCE(gs_nr_blocks) < target) {
 		page = alloc_pages(gfp, GS_BLOCK_ORDER);
 		if (!page)
-			return;
+			return false;
 		spin_lock_irq(&gs_lock);
 		list_add(&page->lru, &gs_blocks);
 		gs_nr_blocks++;
@@ -64,6 +68,7 @@ void gs_reserve_gather(void)
 			gs_nr_out--;
 		spin_unlock_irq(&gs_lock);
 	}
+	return true;
 }
 
 static unsigned long gs_reserve_free(unsigned long nr)

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The kill record: one for every process that the OOM killer kills, registered
+ * or not, with the figures that it takes a kprobe to learn otherwise.
+ */
+
+#include <linux/cgroup.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/page_counter.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+
+#include <linux/graceful_shutdown.h>
+#include "graceful_shutdown.h"
+#include "graceful_shutdown_compat.h"
+#include "graceful_shutdown_grammar.h"
+
+/*
+ * The kill in hand, and the text of its figures. Guarded by oom_lock, from the
+ * choice to the last kill that follows from it.
+ */
+static struct {
+	const struct oom_control *oc;
+	bool group;
+	size_t used;
+	char text[2048];
+} gs_kill;
+
+/**
+ * graceful_shutdown_killing - the OOM killer begins to kill
+ * @oc: the OOM
+ * @group: the whole cgroup, for memory.oom.group
+ *
+ * Called with oom_lock held. @oc is used until the lock is dropped.
+ */
+void graceful_shutdown_killing(struct oom_control *oc, bool group)
+{
+	gs_kill.oc = oc;
+	gs_kill.group = group;
+}
+
+static __printf(1, 2) void gs_figure(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	gs_kill.used += vscnprintf(gs_kill.text + gs_kill.used,
+				   sizeof(gs_kill.text) - gs_kill.used, fmt,
+				   args);
+	va_end(args);
+}
+
+/* What there is not, or no limit, is a dash. */
+static void gs_figure_kb(const char *key, bool known, unsigned long pages)
+{
+	if (known && pages < PAGE_COUNTER_MAX)
+		gs_figure(" %s=%lu", key, gs_kb(pages));
+	else
+		gs_figure(" %s=-", key);
+}
+
+static void gs_figures_memcg(struct mem_cgroup *memcg)
+{
+	bool v2 = cgroup_subsys_on_dfl(memory_cgrp_subsys);
+
+	gs_figure_kb("mem_kb", true, page_counter_read(&memcg->memory));
+	gs_figure_kb("mem_max_kb", true, READ_ONCE(memcg->memory.max));
+	gs_figure_kb("mem_low_kb", true, READ_ONCE(memcg->memory.low));
+	gs_figure_kb("mem_swap_kb", v2, page_counter_read(&memcg->swap));
+	gs_figure_kb("mem_swap_max_kb", v2, READ_ONCE(memcg->swap.max));
+	gs_figure_kb("memsw_kb", !v2, page_counter_read(&memcg->memsw));
+	gs_figure_kb("memsw_max_kb", !v2, READ_ONCE(memcg->memsw.max));
+	gs_figure(" swappiness=%d", gs_ops->swappiness(memcg));
+}
+
+static void gs_figures_mm(struct mm_struct *mm)
+{
+	gs_figure(" anon_kb=%lu file_kb=%lu shmem_kb=%lu swapents_kb=%lu pgtables_kb=%lu",
+		  gs_kb(get_mm_counter(mm, MM_ANONPAGES)),
+		  gs_kb(get_mm_counter(mm, MM_FILEPAGES)),
+		  gs_kb(get_mm_counter(mm, MM_SHMEMPAGES)),
+		  gs_kb(get_mm_counter(mm, MM_SWAPENTS)),
+		  mm_pgtables_bytes(mm) >> 10);
+	gs_figure(" total_vm_kb=%lu hiwater_rss_kb=%lu hiwater_vm_kb=%lu locked_kb=%lu pinned_kb=%lu",
+		  gs_kb(mm->total_vm), gs_kb(get_mm_hiwater_rss(mm)),
+		  gs_kb(get_mm_hiwater_vm(mm)), gs_kb(mm->locked_vm),
+		  gs_kb(atomic64_read(&mm->pinned_vm)));
+	gs_figure(" data_kb=%lu exec_kb=%lu stack_kb=%lu task_size_kb=%lu",
+		  gs_kb(mm->data_vm), gs_kb(mm->exec_vm), gs_kb(mm->stack_vm),
+		  mm->task_size >> 10);
+}
+
+/* Sums over the threads that live, and what the dead ones left. */
+static void gs_figures_task(struct task_struct *task)
+{
+	struct signal_struct *sig = task->signal;
+	unsigned long minflt = sig->min_flt, majflt = sig->maj_flt;
+	u64 utime = sig->utime, stime = sig->stime, gtime = sig->gtime;
+	struct task_struct *t;
+
+	rcu_read_lock();
+	for_each_thread(task, t) {
+		minflt += t->min_flt;
+		majflt += t->maj_flt;
+		utime += t->utime;
+		stime += t->stime;
+		gtime += t->gtime;
+	}
+	rcu_read_unlock();
+	gs_figure(" threads=%d flags=0x%x prio=%d static_prio=%d",
+		  get_nr_threads(task), task->flags, task->prio,
+		  task->static_prio);
+	gs_figure(" minflt=%lu majflt=%lu utime_ns=%llu stime_ns=%llu gtime_ns=%llu start_time_ns=%llu start_boottime_ns=%llu",
+		  minflt, majflt, utime, stime, gtime, task->start_time,
+		  gs_start_boottime(task));
+}
+
+static void gs_figures_asker(const struct oom_control *oc)
+{
+	char comm[4 * TASK_COMM_LEN];
+
+	gs_escape(comm, sizeof(comm), current->comm);
+	gs_figure(" by_pid=%d by_comm=%s gfp=0x%x order=%d",
+		  task_tgid_nr(current), comm,
+		  (__force unsigned int)oc->gfp_mask, oc->order);
+}
+
+/* How the grace of @victim ended, and its entry, with a reference, or NULL. */
+static enum gs_event gs_kill_outcome(struct task_struct *victim,
+				     struct gs_entry **entry)
+{
+	enum gs_event outcome = GS_NR_EVENTS;
+	struct gs_entry *e;
+
+	spin_lock_irq(&gs_lock);
+	e = gs_entry_find(task_tgid(victim));
+	if (e) {
+		gs_entry_get(e);
+		if (ktime_get_boottime_ns() < e->spent_until_ns)
+			outcome = e->outcome;
+	}
+	spin_unlock_irq(&gs_lock);
+	*entry = e;
+	return outcome;
+}
+
+/**
+ * graceful_shutdown_killed - the OOM killer has sent SIGKILL
+ * @victim: to whom; its task_lock is held
+ * @mm: its memory
+ */
+void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
+{
+	const struct oom_control *oc = gs_kill.oc;
+	struct gs_entry *e = NULL;
+	enum gs_event outcome;
+	struct gs_victim who;
+
+	if (!gs_ops || !oc)
+		return;
+	lockdep_assert_held(gs_ops->oom_lock);
+
+	gs_victim_init(&who, victim, oc);
+	outcome = gs_kill_outcome(victim, &e);
+	gs_kill.used = 0;
+	gs_figure(" outcome=%s group=%d points=%ld total_pages=%lu oom_score_adj=%d",
+		  gs_event_name(outcome), gs_kill.group,
+		  (long)oc->chosen_points, oc->totalpages,
+		  victim->signal->oom_score_adj);
+	rcu_read_lock();
+	gs_figures_memcg(mem_cgroup_from_task(victim));
+	rcu_read_unlock();
+	gs_figures_mm(mm);
+	gs_figures_task(victim);
+	gs_figures_asker(oc);
+	gs_event_emit(GS_KILL, &who, e ? e->argv[0] : "-", "%s", gs_kill.text);
+	gs_entry_put(e);
+}
