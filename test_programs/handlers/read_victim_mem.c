@@ -17,8 +17,11 @@ static const char usage[] =
 	"usage: read_victim_mem OUT [PID]\n"
 	"A handler that reads all private writable memory of PID (default: of the\n"
 	"victim, GS_VICTIM_PID) and writes to OUT: swap_kb= at the start, bytes= read,\n"
-	"marked_pages= that a victim of these tests had marked, read_errors=.\n"
+	"marked_pages= that a victim of these tests had marked, read_errors= (it gives up\n"
+	"after 16: each costs the kernel a long search for memory).\n"
 	"Exit status 0 only if something was marked and nothing failed.\n";
+
+#define ERRORS_MAX 16
 
 struct tally {
 	unsigned long bytes, marked_pages, errors;
@@ -50,7 +53,7 @@ static void read_mappings(FILE *maps, int mem, struct tally *tally)
 		if (sscanf(line, "%lx-%lx %4s", &start, &end, mode) != 3 ||
 		    strcmp(mode, "rw-p"))
 			continue;
-		for (; start < end; start += PAGE_BYTES)
+		for (; start < end && tally->errors < ERRORS_MAX; start += PAGE_BYTES)
 			read_page(mem, (off_t)start, tally);
 	}
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,13 +27,15 @@ static const char usage[] =
 	"  --hold               at the total, hold the memory until killed (else exit 0)\n"
 	"  --exit-file FILE     exit 0 as soon as FILE exists, from a thread of its own\n"
 	"  --exit-after-ms N    exit 0 so long after the start, likewise\n"
+	"  --exit-on-term       exit 0 on SIGTERM, which a thread of its own waits for: it\n"
+	"                       needs no memory, not even for a signal frame\n"
 	"Each page begins with a mark, so that its content can be recognised.\n";
 
 struct options {
 	size_t block, total;
 	long pace_ms, threads, exit_after_ms;
 	const char *start_file, *exit_file;
-	bool now, hold, by_read;
+	bool now, hold, by_read, exit_on_term;
 };
 
 static struct options opt = { .block = 1UL << 20, .threads = 1 };
@@ -59,6 +62,7 @@ static void parse_options(int argc, char **argv)
 		{ "hold", no_argument, NULL, 'H' },
 		{ "exit-file", required_argument, NULL, 'f' },
 		{ "exit-after-ms", required_argument, NULL, 'a' },
+		{ "exit-on-term", no_argument, NULL, 'e' },
 		{ 0 }
 	};
 	int option;
@@ -96,6 +100,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'a':
 			opt.exit_after_ms = parse_number(optarg, 1, 3600000, usage);
+			break;
+		case 'e':
+			opt.exit_on_term = true;
 			break;
 		default:
 			usage_exit(usage, false);
@@ -165,6 +172,28 @@ static void *leave_in_time(void *unused)
 	return unused;
 }
 
+static void *leave_on_term(void *unused)
+{
+	sigset_t term;
+	int number;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigwait(&term, &number);
+	_exit(EXIT_OK);
+	return unused;
+}
+
+/* Before the other threads begin, so that all of them have it blocked. */
+static void block_term(void)
+{
+	sigset_t term;
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, NULL);
+}
+
 static void wait_for_start(void)
 {
 	int key;
@@ -197,11 +226,15 @@ int main(int argc, char **argv)
 	pthread_t threads[1000];
 
 	parse_options(argc, argv);
+	if (opt.exit_on_term)
+		block_term();
 	printf("pid %d\n", getpid());
 	fflush(stdout);
 	wait_for_start();
 	if (opt.exit_file || opt.exit_after_ms)
 		start(leave_in_time);
+	if (opt.exit_on_term)
+		start(leave_on_term);
 	for (long i = 1; i < opt.threads; i++)
 		threads[i] = start(allocate);
 	allocate(NULL);

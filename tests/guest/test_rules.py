@@ -107,29 +107,20 @@ def test_it_is_armed_again_later(memcg: Scene) -> None:
 # ---------------------------------------------------------------------------- the victim's own end
 
 
-def test_a_victim_that_exits_by_itself(scene: Scene, tmp_path: Path) -> None:
-    exit_file = tmp_path / "exit"
-    victim = scene.victim("--exit-file", str(exit_file))
+@pytest.mark.parametrize(("number", "status"), [(15, 0), (9, -9)], ids=["exits", "killed"])
+def test_a_victim_that_is_gone(scene: Scene, number: int, status: int) -> None:
+    """It exits by itself (a thread of its own sees to that), or somebody else kills it."""
+    victim = scene.victim("--exit-on-term")
     register(victim.pid, program("never_ends"), grace_ms=6000)
     victim.go()
     grace = scene.events.wait(event="grace", pid=victim.pid)
-    exit_file.touch()
+    kill(victim.pid, number)
     gone = scene.events.wait(event="gone", pid=victim.pid, timeout=5)
-    assert victim.wait(5) == 0
-    assert 0 < int(gone["elapsed_us"]) < 6_000_000
-    assert delay_ms(grace, gone) < 5000
-    assert not scene.events.all(event="kill")
-
-
-def test_a_victim_that_somebody_else_kills(scene: Scene) -> None:
-    victim = scene.victim()
-    register(victim.pid, program("never_ends"), grace_ms=6000)
-    victim.go()
-    grace = scene.events.wait(event="grace", pid=victim.pid)
-    kill(victim.pid)
-    gone = scene.events.wait(event="gone", pid=victim.pid, timeout=5)
-    assert victim.wait(5) == -9
-    assert delay_ms(grace, gone) < 5000
+    assert victim.wait(5) == status
+    assert 0 < int(gone["elapsed_us"]) < 5_500_000
+    assert delay_ms(grace, gone) < 5500
+    # Its handler may still finish, until the deadline.
+    wait_until(lambda: not alive(int(grace["handler_pid"])), timeout=8)
     assert not scene.events.all(event="kill")
 
 
@@ -251,13 +242,12 @@ def test_a_handler_that_reads_swapped_out_memory(swap: None, memcg: Scene, tmp_p
     victim = memcg.victim(group=group)
     register(victim.pid, program("read_victim_mem"), saved, grace_ms=15000)
     end = memcg.kill_of(victim)
-    names = memcg.events.names(victim.pid)
-    assert names == ["grace", "done", "kill"], "the handler hung, or the kill did not follow"
+    memcg.events.expect(victim.pid, "grace", "done", "kill")
     grace = memcg.events.all(event="grace", pid=victim.pid)[0]
     assert int(grace["swap_kb"]) > 8 * 1024
     assert delay_ms(grace, end) < 14000
     about = {key: int(value) for key, value in words_of(saved).items()}
-    assert about["swap_kb"] > 8 * 1024 and about["marked_pages"] > 2048
+    assert about["swap_kb"] > 8 * 1024 and about["marked_pages"] > 100
 
 
 def test_a_handler_that_needs_some_memory(scene: Scene) -> None:

@@ -205,6 +205,13 @@ class TestOomConditionCreator:
         leave.touch()
         assert process.wait(20) == 0
 
+    def test_exits_on_term(self, start: Callable[..., subprocess.Popen[str]]) -> None:
+        process = start(self.NAME, "--now", "--total", "1M", "--hold", "--exit-on-term")
+        assert process.stdout
+        assert [process.stdout.readline() for _ in range(2)]
+        process.terminate()
+        assert process.wait(20) == 0
+
     @pytest.mark.parametrize(
         "words",
         [

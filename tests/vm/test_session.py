@@ -1,0 +1,134 @@
+"""How a run in a throw-away machine can end, each way for real; and that no QEMU is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from provisioning.errors import VMLost
+from provisioning.vm.session import GuestResult, Outcome, guest_run
+from tests.kernels import chosen_series, kernel_or_skip
+
+
+@pytest.fixture(scope="module", params=chosen_series())
+def kernel(request: pytest.FixtureRequest) -> Path:
+    """The patched kernel of a series."""
+    return kernel_or_skip(request.param)
+
+
+def sh(kernel: Path, script: str, timeout: float = 120) -> GuestResult:
+    """A shell line in a machine of its own."""
+    return guest_run(kernel, ["sh", "-c", script], timeout=timeout)
+
+
+def machines_of(word: str) -> list[int]:
+    """Process numbers of QEMUs with this word on their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"qemu-system" in words[0] and any(word.encode() in w for w in words):
+            found.append(int(folder.name))
+    return found
+
+
+def test_ok(kernel: Path, tmp_path: Path) -> None:
+    extra = tmp_path / "extra"
+    extra.write_text("from outside")
+    parts: list[str] = []
+    result = guest_run(
+        kernel,
+        ["sh", "-c", "cat /gs/mine/extra; echo; echo 'a  b' >/out/file; id -u; echo end >&2"],
+        extra={"mine/extra": extra},
+        on_output=parts.append,
+        timeout=120,
+    )
+    assert (result.outcome, result.exit_status) == (Outcome.OK, 0)
+    assert result.output == "from outside\n0\nend\n"
+    assert "".join(parts).startswith(result.output)
+    assert (result.files / "file").read_text() == "a  b\n"
+    assert "Linux version" in result.console() or result.console() == ""
+    assert result.check_alive() is result
+
+
+def test_failed(kernel: Path) -> None:
+    result = sh(kernel, "echo so far; exit 3")
+    assert (result.outcome, result.exit_status) == (Outcome.FAILED, 3)
+    assert result.output == "so far\n"
+
+
+def test_killed_by_a_signal(kernel: Path) -> None:
+    result = sh(kernel, "kill -9 $$")
+    assert (result.outcome, result.exit_status) == (Outcome.FAILED, 137)
+
+
+def test_what_a_command_prints_is_no_result(kernel: Path) -> None:
+    """Only the token of this very run makes a result: here the machine goes off without it."""
+    token = "0123456789abcdef0123456789abcdef"
+    result = sh(kernel, f"printf '\\n{token} 0\\n'; sync; poweroff -f; sleep 100")
+    assert (result.outcome, result.exit_status) == (Outcome.LOST, None)
+    assert token in result.output
+
+
+def test_panic(kernel: Path) -> None:
+    result = sh(kernel, "echo before; echo c >/proc/sysrq-trigger; sleep 100")
+    assert (result.outcome, result.exit_status) == (Outcome.PANIC, None)
+    assert "sysrq" in result.console()
+    with pytest.raises(VMLost) as caught:
+        result.check_alive()
+    assert caught.value.exit_code == 7
+    assert "panicked" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_timeout(kernel: Path) -> None:
+    began = time.monotonic()
+    result = sh(kernel, "echo before; sleep 1000", timeout=25)
+    assert (result.outcome, result.exit_status) == (Outcome.TIMEOUT, None)
+    assert 25 <= time.monotonic() - began < 60
+    assert not machines_of(str(result.console_log.parent))
+
+
+def test_no_root_file_system_is_a_panic(kernel: Path) -> None:
+    """A later root= wins; the kernel finds nothing to start."""
+    result = guest_run(kernel, ["true"], arguments="root=/dev/nowhere", timeout=120)
+    assert result.outcome is Outcome.PANIC
+
+
+def test_a_kernel_that_is_none(tmp_path: Path) -> None:
+    image = tmp_path / "bzImage"
+    image.write_bytes(b"this is no kernel" * 100)
+    result = guest_run(image, ["true"], timeout=30)
+    assert result.exit_status is None
+    with pytest.raises(VMLost):
+        result.check_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_machine_dies_with_its_starter(kernel: Path, tmp_path: Path, number: int) -> None:
+    script = (
+        "import sys; from pathlib import Path; from provisioning.vm.session import guest_run; "
+        "guest_run(Path(sys.argv[1]), ['sleep', '1000'], timeout=900, arguments=sys.argv[2])"
+    )
+    mark = f"gs.mark={os.getpid()}-{number}"
+    starter = subprocess.Popen([sys.executable, "-c", script, str(kernel), mark])
+    try:
+        deadline = time.monotonic() + 120
+        while not machines_of(mark):
+            assert time.monotonic() < deadline and starter.poll() is None
+            time.sleep(0.1)
+        starter.send_signal(number)
+        starter.wait(30)
+        while machines_of(mark):
+            assert time.monotonic() < deadline, "QEMU outlives who started it"
+            time.sleep(0.1)
+    finally:
+        starter.kill()
+        starter.wait()
