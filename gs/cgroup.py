@@ -265,3 +265,15 @@ def sweep(parent: str) -> None:
             os.rmdir(path)
         except OSError:
             pass
+
+
+def places(where: Hierarchy) -> list[str]:
+    """The directories in which groups of ours can stand: see :func:`parent_for_child`."""
+    return [where.own] if where.own == where.mount else [where.own, os.path.dirname(where.own)]
+
+
+def sweep_everywhere() -> None:
+    """Remove the stale groups wherever this process could have made them."""
+    where = hierarchy()
+    for place in places(where) if where else ():
+        sweep(place)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any, Mapping, Sequence
 
-from . import runner
+from . import cgroup, runner
 from .backends import capabilities
 from .errors import GsError, NotSupported
 from .eventstream import EventStream, OomEvent
@@ -85,6 +85,8 @@ def run(
     finally:
         if stream is not None:
             stream.close()
+        if memory_max is not None:
+            cgroup.sweep_everywhere()
 
 
 def _words(

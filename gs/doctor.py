@@ -196,7 +196,7 @@ def _check_cgroup(machine: Machine) -> Iterator[Finding]:
             f"memory controller {here}, where no group can be made: --memory-max cannot work",
             "be root; in a container, mount /sys/fs/cgroup writable",
         )
-    left = cgroup.stale(directory)
+    left = [path for place in cgroup.places(where) for path in cgroup.stale(place)]
     if left:
         yield Finding(
             "cgroup",

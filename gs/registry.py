@@ -192,13 +192,9 @@ class RegistryFile:
         self.close()
 
     def _write(self, command: procfile.Entry | procfile.Removal) -> None:
+        if isinstance(command, procfile.Entry):
+            _check_length(command)
         data = os.fsencode(procfile.format_command(command))
-        if len(data) > procfile.LINE_MAX:
-            raise InvalidHandler(
-                "cannot register the handler",
-                f"its line has {len(data)} bytes, the kernel takes {procfile.LINE_MAX}",
-                "put the command into a script",
-            )
         try:
             written = os.write(self._fd, data + b"\n")
         except OSError as error:
@@ -253,14 +249,39 @@ def _bad_option(what: str, entry: procfile.Entry, files: KernelFiles) -> GsError
     missing = [key for key, value in asked.items() if value is not None and key not in known]
     if missing:
         return NotSupported(what, f"this kernel does not know the option {', '.join(missing)}")
+    return _over_ceiling(what, entry, files) or UsageError(
+        what, "the kernel calls the line malformed"
+    )
+
+
+def _over_ceiling(what: str, entry: procfile.Entry, files: KernelFiles) -> UsageError | None:
+    """The error for a grace time that is longer than this kernel allows, if it is."""
     ceiling = files.read_sysctl("max_grace_ms")
-    if ceiling is not None and entry.grace_ms is not None and entry.grace_ms > ceiling:
-        return UsageError(
-            what,
-            f"a grace time of {entry.grace_ms} ms is over the ceiling of {ceiling} ms",
-            "shorten it, or raise sysctl vm.graceful_shutdown_max_grace_ms",
+    if ceiling is None or entry.grace_ms is None or entry.grace_ms <= ceiling:
+        return None
+    return UsageError(
+        what,
+        f"a grace time of {entry.grace_ms} ms is over the ceiling of {ceiling} ms",
+        "shorten it, or raise sysctl vm.graceful_shutdown_max_grace_ms",
+    )
+
+
+def _check_length(entry: procfile.Entry) -> None:
+    length = len(os.fsencode(procfile.format_command(entry)))
+    if length > procfile.LINE_MAX:
+        raise InvalidHandler(
+            "cannot register the handler",
+            f"its line has {length} bytes, the kernel takes {procfile.LINE_MAX}",
+            "put the command into a script",
         )
-    return UsageError(what, "the kernel calls the line malformed")
+
+
+def check_entry(entry: procfile.Entry, files: KernelFiles | None = None) -> None:
+    """Raise what the kernel would say of the entry's line, as far as it can be told beforehand."""
+    _check_length(entry)
+    error = _over_ceiling("cannot register a handler", entry, files or KernelFiles())
+    if error is not None:
+        raise error
 
 
 # ------------------------------------------------------------------ the library's functions

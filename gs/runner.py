@@ -88,6 +88,7 @@ class Plan:
         self.backend = self._select_backend(options.get("--backend", "auto"))
         if self.backend is not None:
             self._fit_entry(self.backend, "--scope" in options)
+            self.backend.check(self.entry)
             if _is_never_chosen():
                 self.warnings.append(
                     "oom_score_adj is -1000: the OOM killer never chooses this process, so that"
@@ -126,7 +127,8 @@ class Plan:
                 hint = f"{error.hint}, " if error.hint else ""
                 error.hint = f"{hint}or run it without protection: --allow-unprotected"
             raise error
-        self.warnings.append(f"NOT protected: {error.what}: {error.why}")
+        # What was said of the protection no longer matters.
+        self.warnings = [f"NOT protected: {error.what}: {error.why}"]
 
     def describe(self) -> str:
         """What --dry-run prints."""

@@ -45,6 +45,10 @@ class Backend:
         """The name with what tells it apart from another of the same name."""
         raise NotImplementedError
 
+    def check(self, entry: Entry) -> None:
+        """Raise what can be told to be wrong with it without arming: for --dry-run, and sooner."""
+        raise NotImplementedError
+
     def arm(self, entry: Entry) -> Armed:
         """Cover the process of ``entry``, which is the caller, from now on."""
         raise NotImplementedError

@@ -6,7 +6,7 @@ import os
 
 from ..errors import GsError, NoSuchProcess, NotSupported, PermissionDenied
 from ..paths import KernelFiles
-from ..registry import RegistryFile, features, keys_of
+from ..registry import RegistryFile, check_entry, features, keys_of
 from . import Armed, Backend
 
 TYPE_CHECKING = False
@@ -50,6 +50,9 @@ class KernelBackend(Backend):
     def describe(self) -> str:
         found = features(self._files)
         return f"{self.name} ({found.get('attachment', '?')}, abi {found['abi']})"
+
+    def check(self, entry: Entry) -> None:
+        check_entry(entry, self._files)
 
     def arm(self, entry: Entry) -> Armed:
         return _Registered(self._files, entry)

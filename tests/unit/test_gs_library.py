@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import gs
-from gs import registry
+from gs import cgroup, registry
 from gs.errors import GsError, ProgramNotFound, UsageError
 from gs.paths import KernelFiles
 from gs.procfile import Entry, Removal
@@ -295,6 +295,21 @@ def test_run_raises_what_kept_prog_from_beginning(procfs: Path) -> None:
     with pytest.raises(UsageError, match="memory"):
         gs.run(["true"], on_oom="/bin/true", memory_max=5)
     assert lines(procfs) == []
+
+
+@root_only
+def test_run_leaves_no_memory_cgroup(procfs: Path) -> None:
+    where = cgroup.hierarchy()
+    try:
+        place = cgroup.parent_for_child(cgroup.require())
+    except GsError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    assert where is not None and place in cgroup.places(where)
+    if not os.access(place, os.W_OK):
+        pytest.skip("no memory cgroup can be made here: it is read-only")
+    done = gs.run(["tail", "/dev/zero"], on_oom="/bin/true", memory_max="20M")
+    assert done.returncode == -signal.SIGKILL
+    assert not list(Path(place).glob(f"{cgroup.PREFIX}*"))
 
 
 def test_run_without_a_patched_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,6 +258,16 @@ def test_a_dry_run_shows_both_command_lines_and_does_nothing(procfs: Path) -> No
     assert registry(procfs) == []
 
 
+@root_only
+def test_a_dry_run_knows_the_ceiling_and_the_length(procfs: Path) -> None:
+    for words, reason in (
+        (("--on-oom", "true", "--grace", "31s"), "ceiling of 30000 ms"),
+        (("--on-oom", "true " + "x" * 9000), "8192"),
+    ):
+        done = gs("run", "--dry-run", *words, "true", procfs=procfs)
+        assert done.returncode == 125 and reason in done.stderr
+
+
 def test_a_dry_run_finds_what_would_fail() -> None:
     assert gs("run", "--dry-run", "--on-oom", "/nowhere", "true").returncode == 125
     assert gs("run", "--dry-run", "--on-oom", "/bin/true", "no-such-prog").returncode == 127
