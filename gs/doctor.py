@@ -11,6 +11,7 @@ from typing import Callable, Iterator, Sequence
 
 from . import backends, cgroup, shadowing
 from .backends.kernel import KernelBackend
+from .errors import GsError
 from .paths import KernelFiles
 from .record import Record
 
@@ -186,8 +187,15 @@ def _check_cgroup(machine: Machine) -> Iterator[Finding]:
         )
         return
     here = f"v{where.version}, this process is in {where.own}"
-    directory = where.own if where.version == 1 else os.path.dirname(where.own)
-    if where.own == where.mount or os.access(machine.root + directory, os.W_OK):
+    try:
+        # Only at the root of the hierarchy would this change anything; there it always works.
+        place = where.own if where.own == where.mount else cgroup.parent_for_child(where)
+    except GsError as error:
+        yield Finding(
+            "cgroup", WARNING, f"memory controller {here}; --memory-max: {error.why}", error.hint
+        )
+        return
+    if os.access(machine.root + place, os.W_OK):
         yield Finding("cgroup", GOOD, f"memory controller {here}")
     else:
         yield Finding(

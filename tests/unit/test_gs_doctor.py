@@ -237,6 +237,14 @@ def test_no_group_beside_a_limited_one(tmp_path: Path) -> None:
         place_of(tmp_path, "/a/b", delegated_in="/a", limit="500000000")
 
 
+def test_doctor_says_why_no_group_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(NotSupported):
+        place_of(tmp_path, "/a/b", delegated_in="/a", limit="500000000")
+    found = [f for f in doctor.examine(Machine(str(tmp_path), NO_KERNEL)) if f.check == "cgroup"]
+    assert [f.level for f in found] == [WARNING]
+    assert "escaped" in found[0].text and "systemd-run" in found[0].mend
+
+
 def test_no_group_where_memory_is_not_handed_on(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="systemd-run"):
         place_of(tmp_path, "/a/b", delegated_in="/")
