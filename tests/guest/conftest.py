@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ if IN_GUEST:
         """Groups below the root may have limits."""
         (harness.CGROUPS / "cgroup.subtree_control").write_text("+memory")
         Path("/proc/sys/vm/oom_dump_tasks").write_text("0")  # hundreds of lines on a serial line
+        # Or the harness is an asker itself in a global OOM, and waits for the grace like the rest.
+        ctypes.CDLL(None).mlockall(1 | 2)  # MCL_CURRENT | MCL_FUTURE
 
     @pytest.fixture(scope="session", autouse=True)
     def ballast(memory_controller: None) -> Iterator[None]:

@@ -137,7 +137,7 @@ class Events:
 
     def _read(self) -> None:
         try:
-            while block := os.read(self._file, 1 << 16):
+            while block := os.read(self._file, 1 << 14):
                 self._rest += block
         except BlockingIOError:
             pass

@@ -153,9 +153,10 @@ def test_poll(memcg: Scene) -> None:
         os.close(file)
 
 
-def test_escapes_in_a_name(memcg: Scene) -> None:
-    """A process that calls itself "a b\\nc=d" splits no record."""
-    victim = memcg.victim()
-    Path(f"/proc/{victim.pid}/comm").write_text("a b\\\nc=d")
+def test_escapes_in_a_name(memcg: Scene, tmp_path: Path) -> None:
+    """A program whose name has blanks, newlines and equals signs splits no record."""
+    odd = tmp_path / "a b\\\nc=d"
+    odd.symlink_to(program("oom_condition_creator"))
+    victim = memcg.victim(name=str(odd))
     kill = memcg.kill_of(victim)
     assert kill["comm"] == "a\\040b\\134\\012c=d"
