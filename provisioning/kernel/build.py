@@ -22,7 +22,7 @@ from provisioning.config import jobs as default_jobs
 from provisioning.errors import BuildFailed, CommandFailed
 from provisioning.kernel import kconfig, patches, versions
 from provisioning.kernel.source import Source, locate, release_of
-from provisioning.kernel.versions import Flavour
+from provisioning.kernel.versions import Flavour, Series
 from provisioning.progress import bar, step
 
 #: Fixed, so that the same input gives the same image.
@@ -85,7 +85,10 @@ def plan(series: str, *, sources: Source | None = None, flavour: str = "guest") 
         flavour=how,
         tree_key=tree_key,
         image_key=cache.key_of(
-            tree_key, patches.digest(series), kconfig.digest(how), json.dumps(REPRODUCIBLE)
+            tree_key,
+            patches.digest(series),
+            kconfig.digest(how),
+            json.dumps(_settings(chosen.series)),
         ),
     )
 
@@ -129,7 +132,7 @@ def compile_objects(wanted: Plan, targets: Sequence[str], extra: Sequence[str] =
             (tree / target).unlink(missing_ok=True)
         log = place / "objects.log"
         log.unlink(missing_ok=True)
-        _make(tree, [*extra, *targets], log=log)
+        _make(wanted.source.series, tree, [*extra, *targets], log=log)
         return log.read_text()
 
 
@@ -182,7 +185,13 @@ def _compile(wanted: Plan, place: Path, jobs: int | None) -> None:
                 progress.update()
 
         try:
-            _make(tree, [f"-j{jobs or default_jobs()}", "bzImage"], log=log, on_line=count)
+            _make(
+                wanted.source.series,
+                tree,
+                [f"-j{jobs or default_jobs()}", "bzImage"],
+                log=log,
+                on_line=count,
+            )
         finally:
             running.unlink()  # make has ended by itself and taken back what was half done
     (place / "built").touch()
@@ -200,7 +209,7 @@ def _configure(wanted: Plan, place: Path) -> None:
     log.unlink(missing_ok=True)
 
     def make(targets: Sequence[str], variables: Mapping[str, str]) -> None:
-        _make(tree, targets, log=log, variables=variables)
+        _make(wanted.source.series, tree, targets, log=log, variables=variables)
 
     with step(f"configuring ({wanted.flavour.name})"):
         kconfig.configure(tree, wanted.flavour, make)
@@ -213,6 +222,7 @@ def _ignore(_line: str) -> None:
 
 
 def _make(
+    series: Series,
     tree: Path,
     words: Sequence[str],
     *,
@@ -221,7 +231,7 @@ def _make(
     on_line: Callable[[str], None] = _ignore,
 ) -> None:
     tool = commands.which_or_hint("make", "build-essential")
-    settings = [f"{name}={value}" for name, value in _settings().items()]
+    settings = [f"{name}={value}" for name, value in _settings(series).items()]
     try:
         commands.stream(
             [tool, *settings, *words],
@@ -240,8 +250,8 @@ def _make(
         ) from None
 
 
-def _settings() -> dict[str, str]:
-    return {"ARCH": ARCH, **REPRODUCIBLE}
+def _settings(series: Series) -> dict[str, str]:
+    return {"ARCH": ARCH, **REPRODUCIBLE, **dict(series.make)}
 
 
 def _collect(wanted: Plan, tree: Path, part: Path) -> None:

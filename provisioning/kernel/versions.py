@@ -38,7 +38,10 @@ class DebianPackage:
 
 @dataclass(frozen=True)
 class Series:
-    """One kernel series: the release to fetch and the patches that fit it."""
+    """One kernel series: the release to fetch and the patches that fit it.
+
+    ``make``: variables that this series' make needs with today's compilers.
+    """
 
     name: str
     status: str
@@ -48,6 +51,7 @@ class Series:
     signers: tuple[str, ...]
     patches: Path
     debian: DebianPackage | None
+    make: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def series(name: str) -> Series:
         signers=tuple(fingerprints[who] for who in row["signers"]),
         patches=PATCHES_DIR / row["patches"],
         debian=DebianPackage(**row["debian"]) if "debian" in row else None,
+        make=tuple(row.get("make", {}).items()),
     )
 
 
