@@ -1,0 +1,83 @@
+"""The tasks from outside: exit codes, one-line errors, words after --."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from provisioning import frontend, package
+from provisioning.config import REPO
+from provisioning.errors import ProvisioningError, UsageError, report
+
+
+def invoke(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "provisioning.program", *words]
+    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["build-kernel", "--no-such-option"], "no-such-option"),
+        (["no-such-task"], "no-such-task"),
+        (["build-kernel", "--kernel", "5.5"], "no kernel series '5.5'"),
+        (["build-kernel", "--kernel", "6.1", "--source", "/no/such"], "no kernel sources"),
+        (["build-kernel", "--config", "bogus", "--source", "kernel.org"], "no configuration"),
+        (["build-kernel", "--module"], "not available yet"),
+        (["build-kernel", "--host", "a"], "not available yet"),
+        (["status"], "not available yet"),
+        (["patches.bump"], "not available yet"),
+        (["test", "--only", "bogus"], "no kind of test"),
+        (["test", "--only", "host"], "not available yet"),
+        (["test", "--count", "0"], "--count"),
+        (["vm.run"], "no command is given"),
+        (["vm.run", "--name", "no-such-vm", "--", "true"], "no machine named no-such-vm"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_exit_2(words: list[str], says: str) -> None:
+    done = invoke(*words)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and says in line
+
+
+def test_words_after_the_dashes_keep_their_quoting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["dev", "vm.run", "--", "sh", "-c", "a  b", "--", "c"])
+    assert frontend.words_after_dashes() == ["sh", "-c", "a  b", "--", "c"]
+
+
+def test_a_report_ends_with_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"line {number}\n" for number in range(100)))
+    text = report(ProvisioningError("what", "why\nmore", "do this", log=log))
+    assert text.splitlines()[0] == "error: what: why more; do this"
+    assert text.splitlines()[1] == "  | line 85"
+    assert text.endswith(f"whole log: {log}")
+
+
+@pytest.mark.parametrize(("raised", "status"), [(UsageError("x"), 2), (KeyboardInterrupt(), 130)])
+def test_a_task_ends_with_the_code_of_its_error(raised: BaseException, status: int) -> None:
+    def work() -> None:
+        raise raised
+
+    with pytest.raises(SystemExit) as caught:
+        frontend.run_task(work)
+    assert caught.value.code == status
+
+
+def test_the_single_file_runs_and_is_reproducible(tmp_path: Path) -> None:
+    first, second = package.zipapp(tmp_path / "a.pyz"), package.zipapp(tmp_path / "b.pyz")
+    assert first.read_bytes() == second.read_bytes()
+    assert os.access(first, os.X_OK)
+    with zipfile.ZipFile(first) as archive:
+        assert all(name.startswith("gs/") or name == "__main__.py" for name in archive.namelist())
+    done = subprocess.run([sys.executable, "-I", first, "--help"], capture_output=True, cwd="/")
+    assert done.returncode == 0
+    assert b"run" in done.stdout
