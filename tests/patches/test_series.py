@@ -12,6 +12,10 @@ from provisioning.errors import PatchConflict
 from provisioning.kernel import build, patches, versions
 from provisioning.kernel.source import Source, release_of
 
+#: What objtool of old 5.4 releases says of any file whose .text is empty or has a symbol of its
+#: own only: binutils since 2.36 leave out section symbols that nothing refers to.
+OLD_OBJTOOL = "objtool: missing symbol for section"
+
 
 def working_copy(pristine: Path, series: str, target: Path) -> Path:
     """A tree with only the files that the series touches."""
@@ -63,7 +67,9 @@ def test_our_objects_compile_without_a_warning(series: str, sources: Source) -> 
     for name in objects:
         assert f"CC      {name}" in said, f"{name} was not compiled"
     ours = tuple(name for name in patches.overlay())
-    warnings = [line for line in said.splitlines() if "warning:" in line]
+    warnings = [
+        line for line in said.splitlines() if "warning:" in line and OLD_OBJTOOL not in line
+    ]
     assert [line for line in warnings if line.startswith(ours)] == []
     assert [line for line in warnings if "graceful" in line] == []
 
