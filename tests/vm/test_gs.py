@@ -92,9 +92,7 @@ def test_a_service_stops_as_a_whole_unless_told_otherwise(
 def test_register_list_unregister(connection: fabric.Connection) -> None:
     pid = connection.run("sleep 300 >/dev/null 2>&1 & echo $!").stdout.strip()
     try:
-        done = connection.run(
-            f"{GS} register {pid} --on-oom '{BIN}/do_nothing one' --scope process"
-        )
+        done = connection.run(f"{GS} register {pid} --on-oom '{BIN}/do_nothing one'")
         assert done.ok, done.stderr
         listed = json.loads(connection.run(f"{GS} list --json").stdout)
         assert pid in json.dumps(listed) and "do_nothing" in json.dumps(listed)
