@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.errors import VMLost
+from provisioning.vm import machines
 from provisioning.vm.session import GuestResult, Outcome, guest_run
 from tests.kernels import chosen_series, kernel_or_skip
 
@@ -109,6 +110,22 @@ def test_a_kernel_that_is_none(tmp_path: Path) -> None:
     assert result.exit_status is None
     with pytest.raises(VMLost):
         result.check_alive()
+
+
+def test_a_machine_that_does_not_come_up(tmp_path: Path) -> None:
+    """One line, exit code 7, no QEMU and no record of it left."""
+    image = tmp_path / "bzImage"
+    image.write_bytes(b"this is no kernel" * 100)
+    name = f"never-{os.getpid()}"
+    try:
+        with pytest.raises(VMLost) as caught:
+            machines.up(image, name, timeout=15)
+        assert caught.value.exit_code == 7
+        assert "\n" not in str(caught.value) and "console" in str(caught.value)
+        assert machines.find(name) is None
+        assert not machines_of(str(image))
+    finally:
+        machines.down(name)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
