@@ -40,11 +40,14 @@ def zipapp(target: Path = DIST / "gs-oom.pyz") -> Path:
 def wheel(target: Path = DIST) -> Path:
     """The wheel `gs-oom`: gs/ and nothing else."""
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gs-wheel-") as place:
-        commands.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", place, REPO]
-        )
-        made = next(Path(place).glob("gs_oom-*.whl"))
+    with tempfile.TemporaryDirectory(prefix="gs-wheel-") as name:
+        place = Path(name)
+        # A copy: setuptools leaves a build/ behind, and takes what an earlier one left there.
+        shutil.copytree(REPO / "gs", place / "tree/gs", ignore=shutil.ignore_patterns("*.pyc"))
+        shutil.copy(REPO / "pyproject.toml", place / "tree")
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+        commands.run([*pip, "-w", place, place / "tree"])
+        made = next(place.glob("gs_oom-*.whl"))
         return Path(shutil.copy(made, target))
 
 
