@@ -82,24 +82,6 @@ enum gs_answer {
 
 /* ---- small facts ------------------------------------------------------- */
 
-/* As find_lock_task_mm(): a thread that still has its mm, locked; or NULL. */
-struct task_struct *gs_lock_task_mm(struct task_struct *task)
-{
-	struct task_struct *t;
-
-	rcu_read_lock();
-	for_each_thread(task, t) {
-		task_lock(t);
-		if (t->mm)
-			goto found;
-		task_unlock(t);
-	}
-	t = NULL;
-found:
-	rcu_read_unlock();
-	return t;
-}
-
 static unsigned int gs_elapsed_us(const struct gs_grace *g)
 {
 	return div_u64(ktime_get_boottime_ns() - g->begin_ns, NSEC_PER_USEC);
@@ -125,6 +107,41 @@ static bool gs_in_domain(struct task_struct *task, struct mem_cgroup *domain)
 	in = memcg && mem_cgroup_is_descendant(memcg, domain);
 	rcu_read_unlock();
 	return in;
+}
+
+/**
+ * gs_mm_look - what there is to know of a process's memory
+ * @task: the process
+ * @domain: a memory cgroup, NULL for the machine
+ * @facts: the result
+ *
+ * Finds a thread that still has its mm, as find_lock_task_mm() does.
+ *
+ * Return: false where there is none.
+ */
+bool gs_mm_look(struct task_struct *task, struct mem_cgroup *domain,
+		struct gs_mm_facts *facts)
+{
+	struct task_struct *t;
+	bool found = false;
+
+	rcu_read_lock();
+	for_each_thread(task, t) {
+		task_lock(t);
+		if (t->mm) {
+			facts->rss_kb = gs_kb(get_mm_rss(t->mm));
+			facts->swap_kb = gs_kb(get_mm_counter(t->mm,
+							      MM_SWAPENTS));
+			facts->reaped = test_bit(MMF_OOM_SKIP, &t->mm->flags);
+			facts->in_domain = gs_in_domain(t, domain);
+			found = true;
+		}
+		task_unlock(t);
+		if (found)
+			break;
+	}
+	rcu_read_unlock();
+	return found;
 }
 
 void gs_victim_init(struct gs_victim *v, struct task_struct *task,
@@ -491,19 +508,13 @@ static struct gs_grace *gs_grace_start(const struct oom_control *oc,
 static struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 				       struct task_struct *victim)
 {
-	unsigned long rss = 0, swap = 0;
 	struct gs_launcher *launcher;
-	struct task_struct *t;
+	struct gs_mm_facts facts;
 	struct gs_grace *g;
 	u64 seq;
 
-	t = gs_lock_task_mm(victim);
-	if (!t)
+	if (!gs_mm_look(victim, oc->memcg, &facts))
 		return NULL;
-	rss = gs_kb(get_mm_rss(t->mm));
-	swap = gs_kb(get_mm_counter(t->mm, MM_SWAPENTS));
-	task_unlock(t);
-
 	spin_lock_irq(&gs_lock);
 	g = gs_grace_start(oc, victim, &launcher);
 	spin_unlock_irq(&gs_lock);
@@ -512,14 +523,14 @@ static struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 
 	seq = gs_event_emit(GS_GRACE, &g->who, g->entry->argv[0],
 			    " handler_pid=%d signal=- grace_ms=%u rss_kb=%lu swap_kb=%lu total_pages=%lu points=%ld oom_score_adj=%d",
-			    pid_nr(g->handler), g->grace_ms, rss, swap,
-			    oc->totalpages, (long)oc->chosen_points,
-			    victim->signal->oom_score_adj);
+			    pid_nr(g->handler), g->grace_ms, facts.rss_kb,
+			    facts.swap_kb, oc->totalpages,
+			    (long)oc->chosen_points, victim->signal->oom_score_adj);
 	if (oc->constraint == CONSTRAINT_NONE)
 		gs_reserve_hand_over(true);
 	hrtimer_start(&g->deadline, ns_to_ktime(g->deadline_ns),
 		      HRTIMER_MODE_ABS_SOFT);
-	gs_launcher_go(launcher, seq, rss);
+	gs_launcher_go(launcher, seq, facts.rss_kb);
 	return g;
 }
 
@@ -582,19 +593,12 @@ static bool gs_wait(struct gs_grace *g, const struct oom_control *oc)
 static bool gs_still_killable(const struct oom_control *oc,
 			      struct task_struct *victim)
 {
-	struct task_struct *t;
-	bool ok;
+	struct gs_mm_facts facts;
 
-	if (victim->signal->oom_score_adj == OOM_SCORE_ADJ_MIN ||
-	    tsk_is_oom_victim(victim))
-		return false;
-	t = gs_lock_task_mm(victim);
-	if (!t)
-		return false;
-	ok = !test_bit(MMF_OOM_SKIP, &t->mm->flags) &&
-	     gs_in_domain(t, oc->memcg);
-	task_unlock(t);
-	return ok;
+	return victim->signal->oom_score_adj != OOM_SCORE_ADJ_MIN &&
+	       !tsk_is_oom_victim(victim) &&
+	       gs_mm_look(victim, oc->memcg, &facts) &&
+	       !facts.reaped && facts.in_domain;
 }
 
 /* The first asker that is back decides for the others. */

@@ -192,6 +192,20 @@ struct gs_grace {
 	wait_queue_head_t wait;
 };
 
+/**
+ * struct gs_mm_facts - what is known of a process's memory
+ * @rss_kb: resident
+ * @swap_kb: swapped out
+ * @reaped: the OOM reaper is through with it, or may not touch it
+ * @in_domain: it is charged to the domain in question
+ */
+struct gs_mm_facts {
+	unsigned long rss_kb;
+	unsigned long swap_kb;
+	bool reaped;
+	bool in_domain;
+};
+
 struct gs_launcher;
 
 /* graceful_shutdown.c */
@@ -206,7 +220,8 @@ void gs_grace_try_free(struct gs_grace *g);
 int gs_activate(void);
 void gs_deactivate(void);
 void gs_upkeep_in(unsigned long delay);
-struct task_struct *gs_lock_task_mm(struct task_struct *task);
+bool gs_mm_look(struct task_struct *task, struct mem_cgroup *domain,
+		struct gs_mm_facts *facts);
 void gs_victim_init(struct gs_victim *v, struct task_struct *task,
 		    const struct oom_control *oc);
 

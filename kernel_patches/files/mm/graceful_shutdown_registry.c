@@ -218,17 +218,18 @@ static struct pid *gs_find_group(int nr)
 static struct pid *gs_find_victim(int nr)
 {
 	struct pid *pid = gs_find_group(nr);
-	struct task_struct *task, *alive = NULL;
+	struct gs_mm_facts facts;
+	struct task_struct *task;
+	bool killable = false;
 
 	task = pid ? get_pid_task(pid, PIDTYPE_TGID) : NULL;
 	if (task) {
-		if (!is_global_init(task) && !(task->flags & PF_KTHREAD))
-			alive = gs_lock_task_mm(task);
-		if (alive)
-			task_unlock(alive);
+		killable = !is_global_init(task) &&
+			   !(task->flags & PF_KTHREAD) &&
+			   gs_mm_look(task, NULL, &facts);
 		put_task_struct(task);
 	}
-	if (alive)
+	if (killable)
 		return pid;
 	put_pid(pid);
 	return NULL;
