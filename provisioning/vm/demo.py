@@ -20,7 +20,7 @@ OUT = "/out"
 MACHINE = "demo"
 
 #: Both scenes, emulated on a busy machine.
-DEADLINE = 600.0
+DEADLINE = 1000.0
 
 #: What `constraint=` says in each scene.
 CONSTRAINT = {"memcg": "memcg", "global": "none"}
