@@ -32,13 +32,15 @@ from harness import (
 def test_a_handler_that_frees_the_memory(scene: Scene) -> None:
     """`averted`: nothing is killed, and the victim goes on."""
     group = scene.group(64 * MB) if scene.kind == "memcg" else None
-    helper_size, total = ("40M", "40M") if group else ("60M", "120M")
+    helper_size, total = ("40M", "40M") if group else ("80M", "90M")
     helper = scene.hold(helper_size, group=group, adj=0)
     victim = scene.victim("--total", total, "--hold", group=group, adj=1000)
     register(victim.pid, program("free_memory"), str(helper.pid), grace_ms=5000)
     victim.go()
-    averted = scene.events.wait(event="averted", pid=victim.pid)
+    scene.events.wait(event="done", pid=victim.pid)
+    wait_until(lambda: len(scene.events.names(victim.pid)) >= 3, timeout=30)
     scene.events.expect(victim.pid, "grace", "done", "averted")
+    averted = scene.events.all(event="averted", pid=victim.pid)[0]
     assert int(averted["free_kb"]) >= 1024
     assert victim.process.stdout is not None
     victim.process.stdout.readline()  # "press Enter"
@@ -339,12 +341,13 @@ def test_a_signal_ends_the_wait_of_a_writer_of_memory_max(memcg: Scene) -> None:
     wait_until(lambda: group.usage() >= 20 * MB, timeout=60)
     limit = group.path / "memory.max"
     writer = subprocess.Popen(["sh", "-c", f"echo {8 * MB} >{limit}"])
-    memcg.events.wait(event="grace", pid=victim.pid)
+    grace = memcg.events.wait(event="grace", pid=victim.pid)
     kill(writer.pid, 9)
     began = time.monotonic()
     assert writer.wait(5) == -9
     assert time.monotonic() - began < 3
     limit.write_text("max")  # there is memory again, and nobody asks any more
+    wait_until(lambda: not alive(int(grace["handler_pid"])), timeout=10)
 
 
 def test_a_handler_is_no_victim_with_a_grace(memcg: Scene) -> None:
