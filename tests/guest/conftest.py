@@ -38,13 +38,13 @@ if IN_GUEST:
     def after_each(request: pytest.FixtureRequest) -> Iterator[None]:
         """No splat in the kernel log, no process left behind, no entry left in the registry."""
         log = KernelLog()
-        before = harness.processes()
+        before = harness.pid_numbers()
         yield
         left: dict[int, str] = {}
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             harness.reap_all()
-            left = {p: n for p, n in harness.processes().items() if p not in before}
+            left = harness.processes(but=before)
             if not left and not harness.registry():
                 break
             time.sleep(0.05)

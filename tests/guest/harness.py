@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -356,17 +356,23 @@ def wait_until(what: Callable[[], object], timeout: float = 10.0, why: str = "")
         time.sleep(0.01)
 
 
-def processes() -> dict[int, str]:
+def pid_numbers() -> set[int]:
+    """All process numbers in use, kernel threads too; cheap."""
+    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+
+
+def processes(but: Set[int] = frozenset()) -> dict[int, str]:
     """Live user processes and their names; kernel threads and parked launchers are not ours."""
     found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    for pid in pid_numbers() - but:
+        folder = Path(f"/proc/{pid}")
         try:
-            stat = (folder / "stat").read_text()
-            is_program = bool(os.readlink(folder / "exe"))
+            is_program = bool((folder / "exe").readlink())
+            stat = (folder / "stat").read_text() if is_program else ""
         except OSError:
             continue
         if is_program and stat.rpartition(")")[2].split()[0] not in ("Z", "X"):
-            found[int(folder.name)] = stat.partition("(")[2].rpartition(")")[0]
+            found[pid] = stat.partition("(")[2].rpartition(")")[0]
     return found
 
 
