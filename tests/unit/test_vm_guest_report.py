@@ -9,11 +9,12 @@ import pytest
 from provisioning.vm.session import GuestResult, Outcome
 from tests.test_guest import cases, report
 
-XML = """<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest" tests="4">
-<testcase classname="t" name="test_good" time="0.1" />
-<testcase classname="t" name="test_bad" time="0.1"><failure message="m">assert 1 == 2</failure></testcase>
-<testcase classname="t" name="test_left" time="0.1"><error message="m">a process was left</error></testcase>
-<testcase classname="t" name="test_skipped" time="0.1"><skipped message="no disk for swap" /></testcase>
+XML = """<?xml version="1.0" encoding="utf-8"?>
+<testsuites><testsuite name="pytest" tests="4">
+<testcase name="test_good" />
+<testcase name="test_bad"><failure message="m">assert 1 == 2</failure></testcase>
+<testcase name="test_left"><error message="m">a process was left</error></testcase>
+<testcase name="test_skipped"><skipped message="no disk for swap" /></testcase>
 </testsuite></testsuites>"""
 GOOD = XML.replace("<failure", "<system-out").replace("</failure", "</system-out")
 GOOD = GOOD.replace("<error", "<system-err").replace("</error", "</system-err")
