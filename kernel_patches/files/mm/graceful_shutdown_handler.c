@@ -280,6 +280,17 @@ static bool gs_same_file(const struct gs_file_id *a, const struct gs_file_id *b)
 
 /* ---- launchers --------------------------------------------------------- */
 
+/* It leaves the pool, for whatever reason. */
+static void gs_launcher_unpark(struct gs_launcher *l,
+			       enum gs_launcher_state state)
+{
+	lockdep_assert_held(&gs_lock);
+	list_del(&l->list);
+	gs_nr_parked--;
+	gs_nr_launchers--;
+	WRITE_ONCE(l->state, state);
+}
+
 static void gs_launcher_open(struct gs_launcher *l)
 {
 	if (!l->null)
@@ -454,11 +465,8 @@ static int gs_launcher_init(struct subprocess_info *info, struct cred *new)
 	gs_launcher_park(l);
 
 	spin_lock_irq(&gs_lock);
-	if (l->state == GS_PARKED) {
-		list_del(&l->list);
-		gs_nr_parked--;
-		l->state = GS_LEAVING;
-	}
+	if (l->state == GS_PARKED)
+		gs_launcher_unpark(l, GS_LEAVING);
 	spin_unlock_irq(&gs_lock);
 	if (!l->grace)
 		return -EINTR;
@@ -473,9 +481,9 @@ static void gs_launcher_cleanup(struct subprocess_info *info)
 	bool used = l->grace;
 
 	spin_lock_irq(&gs_lock);
-	if (!used)
+	if (l->state == GS_STARTING)
 		gs_nr_launchers--;
-	else if (info->retval)
+	else if (used && info->retval)
 		gs_grace_end(l->grace, GS_FAILED, -info->retval);
 	spin_unlock_irq(&gs_lock);
 
@@ -550,9 +558,7 @@ void gs_launchers_drop(void)
 
 	spin_lock_irq(&gs_lock);
 	list_for_each_entry_safe(l, next, &gs_parked, list) {
-		list_del(&l->list);
-		gs_nr_parked--;
-		l->state = GS_LEAVING;
+		gs_launcher_unpark(l, GS_LEAVING);
 		wake_up_process(l->task);
 	}
 	spin_unlock_irq(&gs_lock);
@@ -567,10 +573,7 @@ struct gs_launcher *gs_launcher_take(struct gs_grace *g)
 	l = list_first_entry_or_null(&gs_parked, struct gs_launcher, list);
 	if (!l || !gs_session_add(g, l->pid))
 		return NULL;
-	list_del(&l->list);
-	gs_nr_parked--;
-	gs_nr_launchers--;
-	l->state = GS_TAKEN;
+	gs_launcher_unpark(l, GS_TAKEN);
 	l->grace = g;
 	g->handler = get_pid(l->pid);
 	return l;
