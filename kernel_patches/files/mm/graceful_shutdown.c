@@ -66,6 +66,7 @@ static unsigned int gs_nr_graces;
 static DEFINE_MUTEX(gs_state_mutex);
 static unsigned int gs_pins;	/* writers that are about to register */
 static bool gs_active;
+static unsigned long gs_idle_from;	/* jiffies; not idle before */
 
 /* Of gs_upkeep_work alone. */
 static unsigned long gs_retry_delay = HZ / 10;
@@ -87,11 +88,15 @@ static unsigned int gs_elapsed_us(const struct gs_grace *g)
 	return div_u64(ktime_get_boottime_ns() - g->begin_ns, NSEC_PER_USEC);
 }
 
-/* Uncertain means yes: who is on its way out gets no grace. */
+/*
+ * Uncertain means yes: who is on its way out gets no grace. A process whose main
+ * thread alone has gone is not.
+ */
 static bool gs_is_dying(struct task_struct *task)
 {
 	return (task->signal->flags & SIGNAL_GROUP_EXIT) ||
-	       (task->flags & PF_EXITING) || gs_dumps_core(task) ||
+	       (thread_group_empty(task) && (task->flags & PF_EXITING)) ||
+	       !atomic_read(&task->signal->live) || gs_dumps_core(task) ||
 	       tsk_is_oom_victim(task);
 }
 
@@ -212,7 +217,7 @@ static bool gs_enough(const struct oom_control *oc, unsigned long *free_kb)
  */
 struct gs_budget {
 	u64 domain;
-	u64 span;
+	unsigned int span;
 	unsigned int ms[GS_BUDGET_SPANS];
 };
 
@@ -224,7 +229,7 @@ static u64 gs_domain(const struct mem_cgroup *memcg)
 	return memcg ? memcg->css.serial_nr : 0;
 }
 
-static u64 gs_span(void)
+static unsigned int gs_span(void)
 {
 	return div64_u64(ktime_get_boottime_ns(),
 			 GS_BUDGET_SPAN_S * (u64)NSEC_PER_SEC);
@@ -233,7 +238,7 @@ static u64 gs_span(void)
 /* Let the spans that are too old run out; the sum of the others. */
 static unsigned int gs_budget_used(struct gs_budget *b)
 {
-	u64 now = gs_span();
+	unsigned int now = gs_span();
 	unsigned int sum = 0;
 	int i;
 
@@ -293,12 +298,28 @@ static bool gs_grace_settled(const struct gs_grace *g)
 	return READ_ONCE(g->over) || READ_ONCE(g->fate) != GS_UNDECIDED;
 }
 
-static void gs_entry_spent(struct gs_entry *e, enum gs_event outcome,
-			   unsigned int grace_ms)
+static void gs_entry_spent(struct gs_entry *e, enum gs_event outcome, u64 until)
 {
 	e->outcome = outcome;
-	e->spent_until_ns = ktime_get_boottime_ns() +
-			    (u64)grace_ms * GS_SPENT_GRACES * NSEC_PER_MSEC;
+	e->spent_until_ns = until;
+}
+
+/* The entry that the grace began with, and the one that may have replaced it. */
+static void gs_grace_spent(struct gs_grace *g, u64 until)
+{
+	struct gs_entry *live = gs_entry_find(g->victim);
+
+	lockdep_assert_held(&gs_lock);
+	gs_entry_spent(g->entry, g->outcome, until);
+	if (live && live != g->entry)
+		gs_entry_spent(live, g->outcome, until);
+}
+
+/* Nothing was killed: there may be another grace, but not at once. */
+static u64 gs_rearm_ns(const struct gs_grace *g)
+{
+	return ktime_get_boottime_ns() +
+	       (u64)g->grace_ms * GS_SPENT_GRACES * NSEC_PER_MSEC;
 }
 
 /**
@@ -327,8 +348,8 @@ void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value)
 
 	if (g->fate == GS_UNDECIDED)
 		gs_budget_charge(g);
-	gs_entry_spent(g->entry, outcome, g->grace_ms);
 	g->outcome = outcome;
+	gs_grace_spent(g, U64_MAX);
 	WRITE_ONCE(g->over, true);
 	gs_session_kill(g);
 	hrtimer_try_to_cancel(&g->deadline);
@@ -353,6 +374,9 @@ void gs_grace_try_free(struct gs_grace *g)
 	lockdep_assert_held(&gs_lock);
 	if (!g->busy || !g->over || g->waiters || !list_empty(&g->tasks))
 		return;
+	/* The OOM passed, and nobody came back to decide. */
+	if (g->fate == GS_UNDECIDED)
+		gs_grace_spent(g, gs_rearm_ns(g));
 	gs_entry_put(g->entry);
 	put_pid(g->victim);
 	put_pid(g->handler);
@@ -378,16 +402,39 @@ static void gs_grace_gone(struct gs_grace *g)
 	wake_up_all(&g->wait);
 }
 
-static bool gs_global_grace_runs(void)
+/*
+ * @victim is being killed, by this OOM or by another that gives no grace. Settles
+ * what runs for it; the grace that it had last, or NULL.
+ */
+struct gs_grace *gs_grace_killed(struct pid *victim)
+{
+	struct gs_grace *g, *last = NULL;
+
+	lockdep_assert_held(&gs_lock);
+	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
+		if (!g->busy || g->victim != victim)
+			continue;
+		if (g->fate == GS_UNDECIDED) {
+			if (!g->over)
+				gs_budget_charge(g);
+			WRITE_ONCE(g->fate, GS_KILLED);
+			wake_up_all(&g->wait);
+		}
+		if (!last || g->begin_ns > last->begin_ns)
+			last = g;
+	}
+	return last;
+}
+
+bool gs_global_grace_runs(void)
 {
 	struct gs_grace *g;
-	bool runs = false;
 
-	spin_lock_irq(&gs_lock);
+	lockdep_assert_held(&gs_lock);
 	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++)
-		runs |= g->busy && !g->over && !g->who.memcg;
-	spin_unlock_irq(&gs_lock);
-	return runs;
+		if (g->busy && !g->over && !g->who.memcg)
+			return true;
+	return false;
 }
 
 /*
@@ -410,20 +457,31 @@ static bool gs_grace_concerns(const struct gs_grace *g,
 	return mem_cgroup_is_descendant(g->who.memcg, oc->memcg);
 }
 
+/*
+ * Join such a grace. One that is over is left to those who waited for it: if
+ * others could still join, they might keep each other from deciding. @late says
+ * that there is one.
+ */
 static struct gs_grace *gs_grace_join(const struct oom_control *oc,
-				      struct task_struct *victim)
+				      struct task_struct *victim, bool *late)
 {
-	struct gs_grace *g;
+	struct gs_grace *g, *joined = NULL;
 
+	*late = false;
 	spin_lock_irq(&gs_lock);
 	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
-		if (gs_grace_concerns(g, oc, task_tgid(victim))) {
-			g->waiters++;
-			break;
+		if (!gs_grace_concerns(g, oc, task_tgid(victim)))
+			continue;
+		if (g->over) {
+			*late = true;
+			continue;
 		}
+		g->waiters++;
+		joined = g;
+		break;
 	}
 	spin_unlock_irq(&gs_lock);
-	return g < gs_graces + GS_MAX_RUNNING ? g : NULL;
+	return joined;
 }
 
 /* A free slot with a launcher. */
@@ -500,8 +558,20 @@ static struct gs_grace *gs_grace_start(const struct oom_control *oc,
 	}
 	gs_victim_init(&who, victim, oc);
 	gs_event_emit(GS_FAILED, &who, NULL, " errno=%d", err);
-	gs_entry_spent(e, GS_FAILED, grace_ms);
+	gs_entry_spent(e, GS_FAILED, U64_MAX);
 	return NULL;
+}
+
+static u64 gs_grace_emit(const struct gs_grace *g, const struct oom_control *oc,
+			 struct task_struct *victim,
+			 const struct gs_mm_facts *facts)
+{
+	return gs_event_emit(GS_GRACE, &g->who, g->entry->argv[0],
+			     " handler_pid=%d signal=- grace_ms=%u rss_kb=%lu swap_kb=%lu total_pages=%lu points=%ld oom_score_adj=%d",
+			     pid_nr(g->handler), g->grace_ms, facts->rss_kb,
+			     facts->swap_kb, oc->totalpages,
+			     (long)oc->chosen_points,
+			     victim->signal->oom_score_adj);
 }
 
 /* Begin the grace of @victim, if it has one to begin. */
@@ -511,21 +581,19 @@ static struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 	struct gs_launcher *launcher;
 	struct gs_mm_facts facts;
 	struct gs_grace *g;
-	u64 seq;
+	u64 seq = 0;
 
 	if (!gs_mm_look(victim, oc->memcg, &facts))
 		return NULL;
 	spin_lock_irq(&gs_lock);
 	g = gs_grace_start(oc, victim, &launcher);
+	/* Before anything else can happen to it. */
+	if (g)
+		seq = gs_grace_emit(g, oc, victim, &facts);
 	spin_unlock_irq(&gs_lock);
 	if (!g)
 		return NULL;
 
-	seq = gs_event_emit(GS_GRACE, &g->who, g->entry->argv[0],
-			    " handler_pid=%d signal=- grace_ms=%u rss_kb=%lu swap_kb=%lu total_pages=%lu points=%ld oom_score_adj=%d",
-			    pid_nr(g->handler), g->grace_ms, facts.rss_kb,
-			    facts.swap_kb, oc->totalpages,
-			    (long)oc->chosen_points, victim->signal->oom_score_adj);
 	if (oc->constraint == CONSTRAINT_NONE)
 		gs_reserve_hand_over(true);
 	hrtimer_start(&g->deadline, ns_to_ktime(g->deadline_ns),
@@ -547,7 +615,7 @@ static enum gs_answer gs_answer_session(const struct oom_control *oc)
 
 	if (oc->memcg)
 		return GS_DO_FAIL;
-	if (gs_reserve_hand_over(false))
+	if (oc->constraint == CONSTRAINT_NONE && gs_reserve_hand_over(false))
 		return GS_DO_RETRY;
 	spin_lock_irq(&gs_lock);
 	g = gs_session_of(task_tgid(current));
@@ -570,21 +638,33 @@ static bool gs_waits_for_a_write(const struct oom_control *oc)
 	       !gs_in_domain(current, oc->memcg);
 }
 
+/* Let others have oom_lock for a jiffy. */
+static void gs_pause(void)
+{
+	mutex_unlock(gs_ops->oom_lock);
+	schedule_timeout_uninterruptible(1);
+	mutex_lock(gs_ops->oom_lock);
+}
+
 /* Wait with oom_lock dropped; whether the wait came to its end. */
 static bool gs_wait(struct gs_grace *g, const struct oom_control *oc)
 {
 	int interrupted;
 
-	mutex_unlock(gs_ops->oom_lock);
 	if (gs_must_not_wait()) {
-		schedule_timeout_uninterruptible(1);
-		interrupted = 1;
-	} else if (gs_waits_for_a_write(oc)) {
+		gs_pause();
+		return false;
+	}
+	mutex_unlock(gs_ops->oom_lock);
+	if (gs_waits_for_a_write(oc)) {
 		interrupted = wait_event_interruptible(g->wait,
 						       gs_grace_settled(g));
 	} else {
 		interrupted = wait_event_killable(g->wait, gs_grace_settled(g));
 	}
+	/* Who comes back with its signal must not spin. */
+	if (interrupted)
+		schedule_timeout_uninterruptible(1);
 	mutex_lock(gs_ops->oom_lock);
 	return !interrupted;
 }
@@ -616,6 +696,7 @@ static enum gs_answer gs_decide(struct gs_grace *g,
 		/* An asker for a larger domain cannot say it for this one. */
 		if (g->fate == GS_UNDECIDED && oc->memcg == g->who.memcg) {
 			g->fate = GS_SPARED;
+			gs_grace_spent(g, gs_rearm_ns(g));
 			gs_event_emit(GS_AVERTED, &g->who, NULL,
 				      " elapsed_us=%u free_kb=%lu",
 				      gs_elapsed_us(g), free_kb);
@@ -639,6 +720,7 @@ static enum gs_answer gs_answer(const struct oom_control *oc,
 {
 	enum gs_answer answer = GS_DO_RETRY;
 	struct gs_grace *g;
+	bool late;
 
 	if (!READ_ONCE(gs_sysctl_enabled) || oc->order == -1 ||
 	    *gs_ops->oom_killer_disabled)
@@ -649,7 +731,13 @@ static enum gs_answer gs_answer(const struct oom_control *oc,
 	if (current->journal_info)
 		return GS_DO_KILL;
 
-	g = gs_grace_join(oc, victim) ?: gs_grace_begin(oc, victim);
+	g = gs_grace_join(oc, victim, &late);
+	if (!g && late) {
+		gs_pause();
+		return GS_DO_RETRY;
+	}
+	if (!g)
+		g = gs_grace_begin(oc, victim);
 	if (!g)
 		return GS_DO_KILL;
 	if (gs_wait(g, oc))
@@ -721,10 +809,9 @@ void graceful_shutdown_exiting(struct task_struct *task)
 void gs_upkeep_in(unsigned long delay)
 {
 	/* Not later than it was going to be. */
-	if (!delay)
-		mod_delayed_work(system_unbound_wq, &gs_upkeep_work, 0);
-	else
-		queue_delayed_work(system_unbound_wq, &gs_upkeep_work, delay);
+	if (!delayed_work_pending(&gs_upkeep_work) ||
+	    time_before(jiffies + delay, gs_upkeep_work.timer.expires))
+		mod_delayed_work(system_unbound_wq, &gs_upkeep_work, delay);
 }
 
 static int gs_switch_on(void)
@@ -755,24 +842,42 @@ static void gs_switch_off(void)
 /* Whether all is there that should be. */
 static bool gs_make_ready(void)
 {
+	bool global;
+
 	lockdep_assert_held(&gs_state_mutex);
+	spin_lock_irq(&gs_lock);
+	global = gs_global_grace_runs();
+	spin_unlock_irq(&gs_lock);
 	/* A fork would meet the OOM, too, and hold the worker up. */
-	if (gs_global_grace_runs())
+	if (global)
 		return false;
 	return gs_launchers_fill() & gs_reserve_gather();
+}
+
+static bool gs_is_idle(void)
+{
+	bool idle;
+
+	lockdep_assert_held(&gs_state_mutex);
+	spin_lock_irq(&gs_lock);
+	idle = !gs_pins && !gs_registry_count() && !gs_nr_graces;
+	spin_unlock_irq(&gs_lock);
+	return idle;
 }
 
 /* Keep launchers and reserve as they should be. */
 static void gs_upkeep(struct work_struct *work)
 {
-	bool ready = true;
+	bool ready = true, idle;
 
 	mutex_lock(&gs_state_mutex);
-	if (gs_active && !gs_pins && !gs_registry_count() &&
-	    !READ_ONCE(gs_nr_graces))
+	idle = gs_is_idle();
+	if (gs_active && idle && time_after_eq(jiffies, gs_idle_from))
 		gs_switch_off();
 	else if (gs_active)
 		ready = gs_make_ready();
+	if (gs_active && idle)
+		gs_upkeep_in(GS_IDLE_DELAY);
 	mutex_unlock(&gs_state_mutex);
 	/* Each try costs a little reclaim, so they grow rarer. */
 	gs_retry_delay = ready ? HZ / 10 : min(2 * gs_retry_delay, 60UL * HZ);
@@ -800,6 +905,7 @@ int gs_activate(void)
 		err = gs_switch_on();
 	if (!err)
 		gs_pins++;
+	gs_idle_from = jiffies + GS_IDLE_DELAY;
 	if (first && !err) {
 		gs_launchers_fill();
 		gs_launchers_wait();
@@ -843,26 +949,38 @@ static int gs_one = 1;
 static int gs_hour_ms = 3600 * 1000;
 static int gs_max_running = GS_MAX_RUNNING;
 
-#define GS_SYSCTL(_name, _data, _min, _max) {			\
+/* The pool of launchers follows max_running. */
+static int gs_sysctl_running(GS_CTL_CONST struct ctl_table *table, int write,
+			     GS_CTL_BUFFER *buffer, size_t *lenp, loff_t *ppos)
+{
+	int err = proc_dointvec_minmax(table, write, buffer, lenp, ppos);
+
+	if (write && !err)
+		gs_upkeep_in(0);
+	return err;
+}
+
+#define GS_SYSCTL(_name, _data, _min, _max, _handler) {		\
 	.procname	= "graceful_shutdown_" _name,		\
 	.data		= _data,				\
 	.maxlen		= sizeof(int),				\
 	.mode		= 0644,					\
-	.proc_handler	= proc_dointvec_minmax,			\
+	.proc_handler	= _handler,				\
 	.extra1		= _min,					\
 	.extra2		= _max,					\
 }
 
 static struct ctl_table gs_sysctls[] = {
-	GS_SYSCTL("enabled", &gs_sysctl_enabled, SYSCTL_ZERO, SYSCTL_ONE),
+	GS_SYSCTL("enabled", &gs_sysctl_enabled, SYSCTL_ZERO, SYSCTL_ONE,
+		  proc_dointvec_minmax),
 	GS_SYSCTL("grace_ms", &gs_sysctl_grace_ms, &gs_one,
-		  &gs_sysctl_max_grace_ms),
+		  &gs_sysctl_max_grace_ms, proc_dointvec_minmax),
 	GS_SYSCTL("max_grace_ms", &gs_sysctl_max_grace_ms, &gs_one,
-		  &gs_hour_ms),
+		  &gs_hour_ms, proc_dointvec_minmax),
 	GS_SYSCTL("max_entries", &gs_sysctl_max_entries, SYSCTL_ZERO,
-		  SYSCTL_INT_MAX),
+		  SYSCTL_INT_MAX, proc_dointvec_minmax),
 	GS_SYSCTL("max_running", &gs_sysctl_max_running, &gs_one,
-		  &gs_max_running),
+		  &gs_max_running, gs_sysctl_running),
 	GS_CTL_TABLE_END
 };
 
@@ -884,10 +1002,11 @@ int graceful_shutdown_attach(const struct graceful_shutdown_ops *ops)
 			     HRTIMER_MODE_ABS_SOFT);
 		g->deadline.function = gs_grace_deadline;
 	}
-	gs_ops = ops;
 	err = gs_events_init();
-	if (!err)
-		err = gs_registry_init();
+	if (err)
+		return err;
+	gs_ops = ops;
+	err = gs_registry_init();
 	if (!err && (!register_sysctl("vm", gs_sysctls) ||
 		     !proc_create_single("graceful_shutdown_features", 0444,
 					 NULL, gs_features_show)))

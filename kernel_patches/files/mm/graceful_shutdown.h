@@ -56,7 +56,7 @@ enum gs_event {
  * @probes_unregister: stop it, and wait until the last call has returned
  * @setsid: setsid(2)
  * @set_root: make a directory the root and the working directory of current
- * @transfer_creds: security_transfer_creds()
+ * @transfer_creds: give @new the security label of @old
  * @zones_have: some zone that @oc may use holds @pages above its high mark
  * @swappiness: of a memory cgroup
  * @count: count an event in /proc/vmstat, where there is a place for it
@@ -72,7 +72,7 @@ struct graceful_shutdown_ops {
 	void (*probes_unregister)(void);
 	int (*setsid)(void);
 	void (*set_root)(const struct path *root);
-	void (*transfer_creds)(struct cred *new, const struct cred *old);
+	int (*transfer_creds)(struct cred *new, const struct cred *old);
 	bool (*zones_have)(const struct oom_control *oc, unsigned long pages);
 	int (*swappiness)(struct mem_cgroup *memcg);
 	void (*count)(enum gs_event event);
@@ -104,7 +104,8 @@ struct gs_file_id {
  * @privileged: the opener had CAP_SYS_ADMIN
  * @file: the handler's file
  * @grace_ms: 0 means the sysctl's value when grace begins
- * @spent_until_ns: CLOCK_BOOTTIME; until then there is no new grace
+ * @spent_until_ns: CLOCK_BOOTTIME; until then there is no new grace. U64_MAX
+ *	from the end of one until it is known that nothing was killed
  * @outcome: how the last grace ended, GS_NR_EVENTS before there was one
  * @argc: words of the command
  * @words_len: bytes behind @argv
@@ -217,6 +218,8 @@ extern int gs_sysctl_max_entries;
 extern int gs_sysctl_max_running;
 void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value);
 void gs_grace_try_free(struct gs_grace *g);
+struct gs_grace *gs_grace_killed(struct pid *victim);
+bool gs_global_grace_runs(void);
 int gs_activate(void);
 void gs_deactivate(void);
 void gs_upkeep_in(unsigned long delay);

@@ -3,6 +3,7 @@
  * Graceful shutdown in a patched kernel: lends the core what is not exported.
  */
 
+#include <linux/cpuset.h>
 #include <linux/fs_struct.h>
 #include <linux/init.h>
 #include <linux/mm.h>
@@ -52,6 +53,18 @@ static void gs_set_root(const struct path *root)
 	set_fs_pwd(current->fs, root);
 }
 
+/* The hook expects blank credentials, and @new has root's label already. */
+static int gs_transfer_creds(struct cred *new, const struct cred *old)
+{
+	int err;
+
+	security_cred_free(new);
+	err = security_cred_alloc_blank(new, GFP_KERNEL);
+	if (!err)
+		security_transfer_creds(new, old);
+	return err;
+}
+
 /* By the allocator's own measure, at the high watermark and @pages above it. */
 static bool gs_zones_have(const struct oom_control *oc, unsigned long pages)
 {
@@ -62,11 +75,14 @@ static bool gs_zones_have(const struct oom_control *oc, unsigned long pages)
 	struct zoneref *z;
 
 	for_each_zone_zonelist_nodemask(zone, z, zonelist, highest,
-					oc->nodemask)
+					oc->nodemask) {
+		if (!cpuset_zone_allowed(zone, oc->gfp_mask | __GFP_HARDWALL))
+			continue;
 		if (zone_watermark_ok(zone, oc->order,
 				      high_wmark_pages(zone) + pages, highest,
 				      0))
 			return true;
+	}
 	return false;
 }
 
@@ -97,7 +113,7 @@ static const struct graceful_shutdown_ops gs_builtin_ops = {
 	.probes_unregister	= gs_probes_unregister,
 	.setsid			= ksys_setsid,
 	.set_root		= gs_set_root,
-	.transfer_creds		= security_transfer_creds,
+	.transfer_creds		= gs_transfer_creds,
 	.zones_have		= gs_zones_have,
 	.swappiness		= gs_swappiness,
 	.count			= gs_count,

@@ -31,6 +31,18 @@
 #define GS_CTL_TABLE_END
 #endif
 
+/* The arguments of a sysctl's handler: __user until 5.8, const since 6.11. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 8, 0)
+#define GS_CTL_BUFFER	void __user
+#else
+#define GS_CTL_BUFFER	void
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+#define GS_CTL_CONST
+#else
+#define GS_CTL_CONST	const
+#endif
+
 static inline int gs_path_permission(const struct path *path, int mask)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)

@@ -13,6 +13,7 @@
 #include <linux/slab.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
+#include <linux/user_namespace.h>
 #include <linux/vmalloc.h>
 
 #include "graceful_shutdown.h"
@@ -283,8 +284,11 @@ static __poll_t gs_events_poll(struct file *file, poll_table *wait)
 
 static int gs_events_open(struct inode *inode, struct file *file)
 {
-	struct gs_reader *r = kvmalloc(sizeof(*r), GFP_KERNEL_ACCOUNT);
+	struct gs_reader *r;
 
+	if (file->f_cred->user_ns != &init_user_ns)
+		return -EPERM;
+	r = kvmalloc(sizeof(*r), GFP_KERNEL_ACCOUNT);
 	if (!r)
 		return -ENOMEM;
 	mutex_init(&r->lock);
@@ -319,6 +323,7 @@ int gs_events_init(void)
 	if (!proc_create("graceful_shutdown_events", 0400, NULL,
 			 &gs_events_ops)) {
 		vfree(gs_ring.bytes);
+		gs_ring.bytes = NULL;
 		return -ENOMEM;
 	}
 	return 0;

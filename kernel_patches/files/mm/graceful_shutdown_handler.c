@@ -180,7 +180,9 @@ void gs_session_forked(struct pid *parent, struct task_struct *child)
 		return;
 	spin_lock_irqsave(&gs_lock, flags);
 	g = gs_session_of(parent);
-	if (g && (!gs_session_add(g, task_tgid(child)) || g->over))
+	/* The last records are for handlers that are still to come. */
+	if (g && (gs_session_count >= GS_SESSION_TASKS - GS_MAX_RUNNING ||
+		  !gs_session_add(g, task_tgid(child)) || g->over))
 		send_sig(SIGKILL, child, 1);
 	spin_unlock_irqrestore(&gs_lock, flags);
 }
@@ -288,7 +290,7 @@ static void gs_launcher_unpark(struct gs_launcher *l,
 	list_del(&l->list);
 	gs_nr_parked--;
 	gs_nr_launchers--;
-	WRITE_ONCE(l->state, state);
+	l->state = state;
 }
 
 static void gs_launcher_open(struct gs_launcher *l)
@@ -327,7 +329,7 @@ static int gs_launcher_stdio(struct gs_launcher *l, bool privileged)
  * so anything else would be overwritten and the handler would run as root. The
  * count of processes per user stays root's.
  */
-static void gs_launcher_creds(struct cred *new, const struct cred *cred)
+static int gs_launcher_creds(struct cred *new, const struct cred *cred)
 {
 	new->uid = cred->uid;
 	new->gid = cred->gid;
@@ -347,7 +349,7 @@ static void gs_launcher_creds(struct cred *new, const struct cred *cred)
 	new->cap_inheritable = cap_intersect(new->cap_inheritable,
 					     cred->cap_inheritable);
 	new->cap_bset = cap_intersect(new->cap_bset, cred->cap_bset);
-	gs_ops->transfer_creds(new, cred);
+	return gs_ops->transfer_creds(new, cred);
 }
 
 /* The directory that is init's root now, with a reference. */
@@ -416,10 +418,10 @@ static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
 		err = -ESTALE;
 	if (!err)
 		err = gs_launcher_stdio(l, e->privileged);
+	if (!err)
+		err = gs_launcher_creds(new, e->cred);
 	if (err)
 		return err;
-
-	gs_launcher_creds(new, e->cred);
 	if (!e->privileged)
 		task_set_no_new_privs(current);
 	info->path = e->argv[0];
@@ -443,10 +445,15 @@ static void gs_launcher_park(struct gs_launcher *l)
 	for (;;) {
 		enum gs_launcher_state state;
 
-		set_current_state(TASK_INTERRUPTIBLE);
-		state = READ_ONCE(l->state);
-		if (state == GS_STARTED || state == GS_LEAVING ||
-		    (state == GS_PARKED && signal_pending(current)))
+		spin_lock_irq(&gs_lock);
+		if (l->state == GS_PARKED && signal_pending(current))
+			gs_launcher_unpark(l, GS_LEAVING);
+		state = l->state;
+		/* Once taken it may not leave, nor spin on its signal. */
+		__set_current_state(state == GS_TAKEN ? TASK_UNINTERRUPTIBLE :
+							TASK_INTERRUPTIBLE);
+		spin_unlock_irq(&gs_lock);
+		if (state == GS_STARTED || state == GS_LEAVING)
 			break;
 		schedule();
 	}
@@ -464,10 +471,6 @@ static int gs_launcher_init(struct subprocess_info *info, struct cred *new)
 	gs_launcher_open(l);
 	gs_launcher_park(l);
 
-	spin_lock_irq(&gs_lock);
-	if (l->state == GS_PARKED)
-		gs_launcher_unpark(l, GS_LEAVING);
-	spin_unlock_irq(&gs_lock);
 	if (!l->grace)
 		return -EINTR;
 	/* Its grace lasts as long as this process does. */
@@ -532,12 +535,14 @@ static int gs_launcher_fork(void)
  */
 bool gs_launchers_fill(void)
 {
-	unsigned int want = READ_ONCE(gs_sysctl_max_running);
+	int missing = READ_ONCE(gs_sysctl_max_running) -
+		      READ_ONCE(gs_nr_launchers);
 
 	if (IS_ENABLED(CONFIG_STATIC_USERMODEHELPER) ||
 	    system_state > SYSTEM_RUNNING)
 		return true;
-	while (READ_ONCE(gs_nr_launchers) < want)
+	/* No test of the count: forks that fail later must not be made up for. */
+	while (missing-- > 0)
 		if (gs_launcher_fork())
 			return false;
 	return true;
@@ -627,7 +632,7 @@ void gs_launcher_go(struct gs_launcher *l, u64 seq, unsigned long rss_kb)
 	gs_env_memcg(l, g->who.memcg);
 
 	spin_lock_irq(&gs_lock);
-	WRITE_ONCE(l->state, GS_STARTED);
+	l->state = GS_STARTED;
 	wake_up_process(l->task);
 	spin_unlock_irq(&gs_lock);
 }

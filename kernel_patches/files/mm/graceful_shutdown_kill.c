@@ -82,9 +82,10 @@ static void gs_figures_mm(struct mm_struct *mm)
 		  gs_kb(get_mm_counter(mm, MM_SHMEMPAGES)),
 		  gs_kb(get_mm_counter(mm, MM_SWAPENTS)),
 		  mm_pgtables_bytes(mm) >> 10);
-	gs_figure(" total_vm_kb=%lu hiwater_rss_kb=%lu hiwater_vm_kb=%lu locked_kb=%lu pinned_kb=%lu",
+	gs_figure(" total_vm_kb=%lu hiwater_rss_kb=%lu hiwater_vm_kb=%lu",
 		  gs_kb(mm->total_vm), gs_kb(get_mm_hiwater_rss(mm)),
-		  gs_kb(get_mm_hiwater_vm(mm)), gs_kb(mm->locked_vm),
+		  gs_kb(get_mm_hiwater_vm(mm)));
+	gs_figure(" locked_kb=%lu pinned_kb=%lu", gs_kb(mm->locked_vm),
 		  gs_kb(atomic64_read(&mm->pinned_vm)));
 	gs_figure(" data_kb=%lu exec_kb=%lu stack_kb=%lu task_size_kb=%lu",
 		  gs_kb(mm->data_vm), gs_kb(mm->exec_vm), gs_kb(mm->stack_vm),
@@ -111,9 +112,10 @@ static void gs_figures_task(struct task_struct *task)
 	gs_figure(" threads=%d flags=0x%x prio=%d static_prio=%d",
 		  get_nr_threads(task), task->flags, task->prio,
 		  task->static_prio);
-	gs_figure(" minflt=%lu majflt=%lu utime_ns=%llu stime_ns=%llu gtime_ns=%llu start_time_ns=%llu start_boottime_ns=%llu",
-		  minflt, majflt, utime, stime, gtime, task->start_time,
-		  gs_start_boottime(task));
+	gs_figure(" minflt=%lu majflt=%lu utime_ns=%llu stime_ns=%llu",
+		  minflt, majflt, utime, stime);
+	gs_figure(" gtime_ns=%llu start_time_ns=%llu start_boottime_ns=%llu",
+		  gtime, task->start_time, gs_start_boottime(task));
 }
 
 static void gs_figures_asker(const struct oom_control *oc)
@@ -131,13 +133,17 @@ static enum gs_event gs_kill_outcome(struct task_struct *victim,
 				     struct gs_entry **entry)
 {
 	enum gs_event outcome = GS_NR_EVENTS;
+	struct gs_grace *g;
 	struct gs_entry *e;
 
 	spin_lock_irq(&gs_lock);
-	e = gs_entry_find(task_tgid(victim));
+	g = gs_grace_killed(task_tgid(victim));
+	e = g ? g->entry : gs_entry_find(task_tgid(victim));
 	if (e) {
 		gs_entry_get(e);
-		if (ktime_get_boottime_ns() < e->spent_until_ns)
+		if (g)
+			outcome = g->outcome;
+		else if (ktime_get_boottime_ns() < e->spent_until_ns)
 			outcome = e->outcome;
 	}
 	spin_unlock_irq(&gs_lock);

@@ -642,6 +642,8 @@ static int gs_registry_open(struct inode *inode, struct file *file)
 {
 	struct gs_open *o;
 
+	if (file->f_cred->user_ns != &init_user_ns)
+		return -EPERM;
 	o = __seq_open_private(file, &gs_seq_ops, sizeof(*o));
 	if (!o)
 		return -ENOMEM;

@@ -62,6 +62,12 @@ bool gs_reserve_gather(void)
 		if (!page)
 			return false;
 		spin_lock_irq(&gs_lock);
+		/* What was handed over just now must not come back. */
+		if (gs_global_grace_runs()) {
+			spin_unlock_irq(&gs_lock);
+			__free_pages(page, GS_BLOCK_ORDER);
+			return false;
+		}
 		list_add(&page->lru, &gs_blocks);
 		gs_nr_blocks++;
 		if (gs_nr_out)
