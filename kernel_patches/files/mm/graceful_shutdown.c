@@ -181,26 +181,34 @@ static unsigned long gs_memcg_room(struct mem_cgroup *memcg)
 	return room;
 }
 
-/* A drained stock of some pages must not pass for enough. */
-static unsigned long gs_pages_wanted(const struct oom_control *oc)
+/*
+ * A part of what the domain may use: a drained stock of some pages must not pass
+ * for enough, nor what kswapd finds on its way to the high watermark.
+ */
+static unsigned long gs_pages_wanted(const struct oom_control *oc,
+				     unsigned long limit)
 {
-	return max(1UL << oc->order, (unsigned long)SZ_1M >> PAGE_SHIFT);
+	unsigned long wanted = max(1UL << oc->order,
+				   (unsigned long)SZ_1M >> PAGE_SHIFT);
+
+	return min(max(wanted, limit / 64), limit / 2);
 }
 
 /* Is there memory again? If so, how much of it, in kB. */
 static bool gs_enough(const struct oom_control *oc, unsigned long *free_kb)
 {
-	unsigned long wanted = gs_pages_wanted(oc);
-	unsigned long limit, room;
+	unsigned long room;
 
 	if (!oc->memcg) {
+		/* Of a large machine this much is plenty. */
+		room = min(totalram_pages(), (unsigned long)SZ_1G >> PAGE_SHIFT);
 		*free_kb = gs_kb(global_zone_page_state(NR_FREE_PAGES));
-		return gs_ops->zones_have(oc, wanted + gs_reserve_out());
+		return gs_ops->zones_have(oc, gs_pages_wanted(oc, room) +
+					  gs_reserve_out());
 	}
-	limit = READ_ONCE(oc->memcg->memory.max);
 	room = gs_memcg_room(oc->memcg);
 	*free_kb = gs_kb(room);
-	return room >= min(max(wanted, limit / 64), limit / 2);
+	return room >= gs_pages_wanted(oc, READ_ONCE(oc->memcg->memory.max));
 }
 
 /* ---- the budget of waiting --------------------------------------------- */
