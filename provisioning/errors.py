@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gs.errors import GsError
+
 #: Lines of a log that a failure report quotes.
 TAIL_LINES = 15
 
 
-class ProvisioningError(Exception):
-    """Something failed that the user must hear about: what, why, what to do.
+class ProvisioningError(GsError):
+    """Something failed that the user must hear about: what, why, what to do, in one line.
 
-    ``str()`` is always one line. ``log`` is the file with everything that was printed.
+    ``log`` is the file with everything that was printed.
     """
 
-    exit_code: int = 1
-
     def __init__(self, what: str, why: str = "", hint: str = "", *, log: Path | None = None):
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.hint = hint
+        super().__init__(what, why, hint)
         self.log = log
-
-    def __str__(self) -> str:
-        line = self.what
-        if self.why:
-            line += f": {self.why}"
-        if self.hint:
-            line += f"; {self.hint}"
-        return " ".join(line.split())
 
 
 class UsageError(ProvisioningError):

@@ -199,11 +199,10 @@ def _compile(wanted: Plan, place: Path, jobs: int | None) -> None:
 
 def _configure(wanted: Plan, place: Path) -> None:
     tree, stamp = place / "linux", place / "configured"
-    state = cache.key_of(kconfig.digest(wanted.flavour), patches.digest(wanted.series))
+    ours = cache.key_of(kconfig.digest(wanted.flavour), patches.digest(wanted.series))
     config_file = tree / ".config"
-    if config_file.exists():
-        state = cache.key_of(state, config_file.read_bytes())
-    if stamp.exists() and stamp.read_text() == state:
+    known = stamp.exists() and config_file.exists()
+    if known and stamp.read_text() == cache.key_of(ours, config_file.read_bytes()):
         return
     log = place / "configure.log"
     log.unlink(missing_ok=True)
@@ -213,7 +212,6 @@ def _configure(wanted: Plan, place: Path) -> None:
 
     with step(f"configuring ({wanted.flavour.name})"):
         kconfig.configure(tree, wanted.flavour, make)
-    ours = cache.key_of(kconfig.digest(wanted.flavour), patches.digest(wanted.series))
     stamp.write_text(cache.key_of(ours, config_file.read_bytes()))
 
 

@@ -101,10 +101,11 @@ def work_out(pristine: Path, series: str) -> Result:
 
     Raises PatchConflict, which names patch, file and hunk.
     """
-    with _scratch(pristine, of_series(series)) as box:
-        applied_before = [patch.name for patch in of_series(series) if not _apply(patch, box)]
+    patches = of_series(series)
+    with _scratch(pristine, patches) as box:
+        applied_before = [patch.name for patch in patches if not _apply(patch, box)]
         contents: dict[str, bytes | None] = {
-            name: _content(box / name) for patch in of_series(series) for name in patch.files()
+            name: _content(box / name) for patch in patches for name in patch.files()
         }
     contents.update(overlay())
     return Result(contents, tuple(applied_before))
