@@ -54,6 +54,13 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step, so that nobody reads half of it; two writers do no harm."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
 def entry(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """The finished directory ``kind/key``; ``make(part)`` fills an empty directory if need be.
 

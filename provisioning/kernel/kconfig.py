@@ -99,7 +99,5 @@ def configure(
     config = tree / ".config"
     if config.exists() and config.read_text() == text:
         return False
-    part = tree / ".config.part"
-    part.write_text(text)
-    part.replace(config)
+    cache.write_whole(config, text)
     return True

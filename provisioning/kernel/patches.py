@@ -178,7 +178,7 @@ def refresh(
             continue
         if entry.stale or (line_numbers and entry.offset):
             path = versions.PATCHES_DIR / "patches" / entry.patch
-            write_whole(path, entry.rewritten)
+            cache.write_whole(path, entry.rewritten)
             changed.append(entry.patch)
     return changed
 
@@ -187,19 +187,12 @@ def export(pristine: Path, series: str, target: Path) -> list[Path]:
     """Everything as mailable patches (`git am`): the overlay first, then each hook."""
     target.mkdir(parents=True, exist_ok=True)
     written = [target / "0000-mm-add-graceful-shutdown.patch"]
-    write_whole(written[0], _overlay_patch())
+    cache.write_whole(written[0], _overlay_patch())
     for number, (patch, rewritten) in enumerate(_rewritten(pristine, series), 1):
         path = target / f"{number:04}-{re.sub(r'^[0-9]+-', '', patch.name)}"
-        write_whole(path, rewritten)
+        cache.write_whole(path, rewritten)
         written.append(path)
     return written
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def _overlay_patch() -> str:

@@ -204,9 +204,7 @@ def _wait_for_ssh(
 
 
 def _write_state(machine: Machine) -> None:
-    part = machine.folder / "state.part"
-    part.write_text(json.dumps(asdict(machine)))
-    part.rename(machine.folder / "state.json")
+    cache.write_whole(machine.folder / "state.json", json.dumps(asdict(machine)))
 
 
 def _write_ssh_config(folder: Path, name: str, port: int, host_key: str) -> None:

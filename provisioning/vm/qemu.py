@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from provisioning import commands, config
+from provisioning import cache, commands, config
 from provisioning.errors import VMLost
 from provisioning.progress import note
 
@@ -117,9 +117,8 @@ def choose_accelerator(kernel: Path) -> str:
     if accelerator == "tcg":
         note("KVM does not run guests here: the machine is emulated, which is slower")
     remembered.parent.mkdir(parents=True, exist_ok=True)
-    part = remembered.with_name(f"{remembered.name}.{os.getpid()}.part")
-    part.write_text(json.dumps({"machine": machine, "accelerator": accelerator}))
-    part.rename(remembered)
+    answer = {"machine": machine, "accelerator": accelerator}
+    cache.write_whole(remembered, json.dumps(answer))
     return accelerator
 
 
