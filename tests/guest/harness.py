@@ -166,9 +166,14 @@ class Group:
 
     _number = 0
 
-    def __init__(self, limit: int | None = LIMIT, swap: int = 0) -> None:
+    def __init__(
+        self, limit: int | None = LIMIT, swap: int = 0, parent: Group | None = None
+    ) -> None:
         Group._number += 1
-        self.path = CGROUPS / f"gs-test-{Group._number}"
+        above = parent.path if parent else CGROUPS
+        if parent:
+            (above / "cgroup.subtree_control").write_text("+memory")
+        self.path = above / f"gs-test-{Group._number}"
         self.path.mkdir()
         if limit is not None:
             (self.path / "memory.max").write_text(str(limit))
@@ -179,7 +184,7 @@ class Group:
     @property
     def name(self) -> str:
         """As `memcg=` shows it."""
-        return "/" + self.path.name
+        return "/" + str(self.path.relative_to(CGROUPS))
 
     def add(self, pid: int) -> None:
         """Move a process in; 0 is the caller."""
@@ -283,9 +288,9 @@ class Scene:
         """What `constraint=` says of it."""
         return "memcg" if self.kind == "memcg" else "none"
 
-    def group(self, limit: int | None = LIMIT, swap: int = 0) -> Group:
+    def group(self, limit: int | None = LIMIT, swap: int = 0, parent: Group | None = None) -> Group:
         """A memory cgroup for the length of the test."""
-        group = Group(limit, swap)
+        group = Group(limit, swap, parent)
         self._cleanup.append(group.remove)
         return group
 

@@ -225,6 +225,23 @@ def test_fifty_victims_one_after_another(memcg: Scene) -> None:
     assert len(memcg.events.all(event="kill")) == count
 
 
+def test_waiting_for_others_graces_has_a_bound_too(memcg: Scene) -> None:
+    """An asker waits for the graces below its domain, but no longer than its own may wait."""
+    parent = memcg.group(64 * MB)
+    below = memcg.victim("--block", "1M", group=memcg.group(8 * MB, parent=parent))
+    asker = memcg.victim(group=memcg.group(None, parent=parent), adj=1000)
+    register(below.pid, program("never_ends"), grace_ms=6000)
+    below.go()
+    grace = memcg.events.wait(event="grace", pid=below.pid)
+    with sysctl("max_grace_ms", 1500):
+        end = memcg.kill_of(asker)
+    memcg.events.expect(asker.pid, "kill")
+    timeout = memcg.events.wait(event="timeout", pid=below.pid, timeout=20)
+    assert delay_ms(end, timeout) > 0, "the asker waited for all of the grace"
+    assert delay_ms(grace, end) >= 1500, "the asker did not wait"
+    below.wait()
+
+
 # ---------------------------------------------------------------------------- handlers that ask
 
 

@@ -62,6 +62,14 @@ int gs_sysctl_max_running = 16;
 static struct gs_grace gs_graces[GS_MAX_RUNNING];
 static unsigned int gs_nr_graces;
 
+#define gs_for_each_slot(g) \
+	for ((g) = gs_graces; (g) < gs_graces + GS_MAX_RUNNING; (g)++)
+
+#define gs_for_each_grace(g)						\
+	gs_for_each_slot(g)						\
+		if (!(g)->busy) {					\
+		} else
+
 /* Guarded by gs_state_mutex. */
 static DEFINE_MUTEX(gs_state_mutex);
 static unsigned int gs_pins;	/* writers that are about to register */
@@ -221,12 +229,18 @@ static bool gs_enough(const struct oom_control *oc, unsigned long *free_kb)
  * struct gs_budget - how long a domain waited lately
  * @domain: serial number of the memcg's css, 0 for the machine
  * @span: the newest span in @ms
- * @ms: time waited, by span
+ * @ms: time waited, by the span in which the wait ended
+ * @waits: askers of the domain that wait now
+ * @since_ns: when the first of them began to, CLOCK_BOOTTIME
+ *
+ * Askers that wait at the same time count once.
  */
 struct gs_budget {
 	u64 domain;
 	unsigned int span;
 	unsigned int ms[GS_BUDGET_SPANS];
+	unsigned int waits;
+	u64 since_ns;
 };
 
 /* Guarded by gs_lock. The last one is shared by all that find no place. */
@@ -243,11 +257,18 @@ static unsigned int gs_span(void)
 			 GS_BUDGET_SPAN_S * (u64)NSEC_PER_SEC);
 }
 
+static unsigned int gs_budget_running(const struct gs_budget *b)
+{
+	if (!b->waits)
+		return 0;
+	return div_u64(ktime_get_boottime_ns() - b->since_ns, NSEC_PER_MSEC) + 1;
+}
+
 /* Let the spans that are too old run out; the sum of the others. */
 static unsigned int gs_budget_used(struct gs_budget *b)
 {
+	unsigned int sum = gs_budget_running(b);
 	unsigned int now = gs_span();
-	unsigned int sum = 0;
 	int i;
 
 	if (now - b->span >= GS_BUDGET_SPANS)
@@ -291,11 +312,25 @@ static unsigned int gs_budget_left(const struct mem_cgroup *memcg)
 	return used < all ? all - used : 0;
 }
 
-static void gs_budget_charge(const struct gs_grace *g)
+/* An asker of this domain waits from now on. The budget stays until it leaves. */
+static struct gs_budget *gs_budget_enter(const struct mem_cgroup *memcg)
 {
-	struct gs_budget *b = gs_budget_of(g->who.memcg);
+	struct gs_budget *b = gs_budget_of(memcg);
 
-	b->ms[b->span % GS_BUDGET_SPANS] += gs_elapsed_us(g) / 1000 + 1;
+	if (!b->waits++)
+		b->since_ns = ktime_get_boottime_ns();
+	return b;
+}
+
+static void gs_budget_leave(struct gs_budget *b)
+{
+	unsigned int took = gs_budget_running(b);
+
+	lockdep_assert_held(&gs_lock);
+	if (--b->waits)
+		return;
+	gs_budget_used(b); /* makes the span that has begun the newest */
+	b->ms[b->span % GS_BUDGET_SPANS] += took;
 }
 
 /* ---- a grace ----------------------------------------------------------- */
@@ -354,8 +389,6 @@ void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value)
 	else
 		gs_event_emit(outcome, &g->who, NULL, " errno=%d", value);
 
-	if (g->fate == GS_UNDECIDED)
-		gs_budget_charge(g);
 	g->outcome = outcome;
 	gs_grace_spent(g, U64_MAX);
 	WRITE_ONCE(g->over, true);
@@ -397,17 +430,19 @@ void gs_grace_try_free(struct gs_grace *g)
 }
 
 /* The victim needs no kill any more. Its handler may go on to the deadline. */
-static void gs_grace_gone(struct gs_grace *g)
+static void gs_graces_gone(struct pid *victim)
 {
+	struct gs_grace *g;
+
 	lockdep_assert_held(&gs_lock);
-	if (g->fate != GS_UNDECIDED)
-		return;
-	gs_event_emit(GS_GONE, &g->who, NULL, " elapsed_us=%u",
-		      gs_elapsed_us(g));
-	if (!g->over)
-		gs_budget_charge(g);
-	WRITE_ONCE(g->fate, GS_SPARED);
-	wake_up_all(&g->wait);
+	gs_for_each_grace(g) {
+		if (g->victim != victim || g->fate != GS_UNDECIDED)
+			continue;
+		gs_event_emit(GS_GONE, &g->who, NULL, " elapsed_us=%u",
+			      gs_elapsed_us(g));
+		WRITE_ONCE(g->fate, GS_SPARED);
+		wake_up_all(&g->wait);
+	}
 }
 
 /*
@@ -419,12 +454,10 @@ struct gs_grace *gs_grace_killed(struct pid *victim)
 	struct gs_grace *g, *last = NULL;
 
 	lockdep_assert_held(&gs_lock);
-	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
-		if (!g->busy || g->victim != victim)
+	gs_for_each_grace(g) {
+		if (g->victim != victim)
 			continue;
 		if (g->fate == GS_UNDECIDED) {
-			if (!g->over)
-				gs_budget_charge(g);
 			WRITE_ONCE(g->fate, GS_KILLED);
 			wake_up_all(&g->wait);
 		}
@@ -439,8 +472,8 @@ bool gs_global_grace_runs(void)
 	struct gs_grace *g;
 
 	lockdep_assert_held(&gs_lock);
-	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++)
-		if (g->busy && !g->over && !g->who.memcg)
+	gs_for_each_grace(g)
+		if (!g->over && !g->who.memcg)
 			return true;
 	return false;
 }
@@ -453,7 +486,7 @@ static bool gs_grace_concerns(const struct gs_grace *g,
 			      const struct oom_control *oc,
 			      struct pid *victim)
 {
-	if (!g->busy || g->fate != GS_UNDECIDED)
+	if (g->fate != GS_UNDECIDED)
 		return false;
 	/* Over, and all its askers have left: the next one just kills. */
 	if (g->over && !g->waiters)
@@ -465,6 +498,13 @@ static bool gs_grace_concerns(const struct gs_grace *g,
 	return mem_cgroup_is_descendant(g->who.memcg, oc->memcg);
 }
 
+/* Is this the grace of another domain, which this one's budget did not bound? */
+static bool gs_grace_foreign(const struct gs_grace *g,
+			     const struct oom_control *oc)
+{
+	return g->who.memcg != oc->memcg;
+}
+
 /*
  * Join such a grace. One that is over is left to those who waited for it: if
  * others could still join, they might keep each other from deciding. @late says
@@ -474,11 +514,15 @@ static struct gs_grace *gs_grace_join(const struct oom_control *oc,
 				      struct task_struct *victim, bool *late)
 {
 	struct gs_grace *g, *joined = NULL;
+	bool broke;
 
 	*late = false;
 	spin_lock_irq(&gs_lock);
-	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
+	broke = gs_budget_left(oc->memcg) < GS_WORTHWHILE_MS;
+	gs_for_each_grace(g) {
 		if (!gs_grace_concerns(g, oc, task_tgid(victim)))
+			continue;
+		if (broke && gs_grace_foreign(g, oc))
 			continue;
 		if (g->over) {
 			*late = true;
@@ -654,27 +698,48 @@ static void gs_pause(void)
 	mutex_lock(gs_ops->oom_lock);
 }
 
+/*
+ * How long, in jiffies. A grace of the own domain is no longer than the budget
+ * allows, and its deadline ends the wait.
+ */
+static long gs_wait_bound(const struct gs_grace *g,
+			  const struct oom_control *oc)
+{
+	if (!gs_grace_foreign(g, oc))
+		return MAX_SCHEDULE_TIMEOUT;
+	return msecs_to_jiffies(gs_budget_left(oc->memcg));
+}
+
 /* Wait with oom_lock dropped; whether the wait came to its end. */
 static bool gs_wait(struct gs_grace *g, const struct oom_control *oc)
 {
-	int interrupted;
+	struct gs_budget *budget;
+	long left;
 
 	if (gs_must_not_wait()) {
 		gs_pause();
 		return false;
 	}
+	spin_lock_irq(&gs_lock);
+	left = gs_wait_bound(g, oc);
+	budget = gs_budget_enter(oc->memcg);
+	spin_unlock_irq(&gs_lock);
 	mutex_unlock(gs_ops->oom_lock);
-	if (gs_waits_for_a_write(oc)) {
-		interrupted = wait_event_interruptible(g->wait,
-						       gs_grace_settled(g));
-	} else {
-		interrupted = wait_event_killable(g->wait, gs_grace_settled(g));
-	}
+	if (gs_waits_for_a_write(oc))
+		left = wait_event_interruptible_timeout(g->wait,
+							gs_grace_settled(g),
+							left);
+	else
+		left = wait_event_killable_timeout(g->wait, gs_grace_settled(g),
+						   left);
+	spin_lock_irq(&gs_lock);
+	gs_budget_leave(budget);
+	spin_unlock_irq(&gs_lock);
 	/* Who comes back with its signal must not spin. */
-	if (interrupted)
+	if (left < 0)
 		schedule_timeout_uninterruptible(1);
 	mutex_lock(gs_ops->oom_lock);
-	return !interrupted;
+	return left > 0;
 }
 
 /* Might have changed while the lock was dropped. */
@@ -684,7 +749,7 @@ static bool gs_still_killable(const struct oom_control *oc,
 	struct gs_mm_facts facts;
 
 	return victim->signal->oom_score_adj != OOM_SCORE_ADJ_MIN &&
-	       !tsk_is_oom_victim(victim) &&
+	       !gs_is_dying(victim) &&
 	       gs_mm_look(victim, oc->memcg, &facts) &&
 	       !facts.reaped && facts.in_domain;
 }
@@ -792,7 +857,7 @@ static int gs_exit_status(struct task_struct *task)
 void graceful_shutdown_exiting(struct task_struct *task)
 {
 	struct pid *pid = task_tgid(task);
-	struct gs_grace *g, *session;
+	struct gs_grace *session;
 	unsigned long flags;
 
 	if (atomic_read(&task->signal->live))
@@ -804,9 +869,8 @@ void graceful_shutdown_exiting(struct task_struct *task)
 		gs_grace_end(session, GS_DONE, gs_exit_status(task));
 	if (session)
 		gs_grace_try_free(session);
-	for (g = gs_graces; gs_nr_graces && g < gs_graces + GS_MAX_RUNNING; g++)
-		if (g->busy && g->victim == pid)
-			gs_grace_gone(g);
+	if (gs_nr_graces)
+		gs_graces_gone(pid);
 	if (!gs_registry_count())
 		gs_upkeep_in(GS_IDLE_DELAY);
 	spin_unlock_irqrestore(&gs_lock, flags);
@@ -1003,7 +1067,7 @@ int graceful_shutdown_attach(const struct graceful_shutdown_ops *ops)
 	struct gs_grace *g;
 	int err;
 
-	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
+	gs_for_each_slot(g) {
 		INIT_LIST_HEAD(&g->tasks);
 		init_waitqueue_head(&g->wait);
 		hrtimer_init(&g->deadline, CLOCK_BOOTTIME,

@@ -141,7 +141,7 @@ static enum gs_event gs_kill_outcome(struct task_struct *victim,
 	e = g ? g->entry : gs_entry_find(task_tgid(victim));
 	if (e) {
 		gs_entry_get(e);
-		if (g)
+		if (g && g->over)
 			outcome = g->outcome;
 		else if (ktime_get_boottime_ns() < e->spent_until_ns)
 			outcome = e->outcome;
