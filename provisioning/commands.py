@@ -16,7 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from provisioning.errors import CommandFailed, CommandTimedOut, Interrupted, MissingPackages
+from provisioning.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    DiskFull,
+    HostFailed,
+    Interrupted,
+    MissingPackages,
+)
 from provisioning.log import logger
 
 #: What a program of ours may see of the caller's environment; the rest (CFLAGS, MAKEFLAGS,
@@ -38,6 +45,9 @@ TERM_GRACE = 5.0
 
 #: Lines of output that :func:`stream` keeps for the error message.
 KEPT_LINES = 200
+
+#: What every program says of a full disk (strerror of ENOSPC and EDQUOT).
+_NO_ROOM = ("No space left on device", "Disk quota exceeded")
 
 Word = str | Path
 
@@ -294,11 +304,18 @@ def _append(log: Path, text: str) -> None:
         sink.write(text if text.endswith("\n") else text + "\n")
 
 
-def _failed(words: Sequence[str], status: int, output: str, log: Path | None) -> CommandFailed:
+def _failed(words: Sequence[str], status: int, output: str, log: Path | None) -> HostFailed:
     how = f"ended with {status}" if status >= 0 else f"was killed by signal {-status}"
-    said = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+    lines = [line.strip()[:300] for line in output.splitlines() if line.strip()]
+    said = lines[-1] if lines else ""
     logger.debug("%s %s: %s", shlex.join(words), how, said)
-    return CommandFailed(f"{Path(words[0]).name} {how}", said.strip()[:300], log=log, output=output)
+    what = f"{Path(words[0]).name} {how}"
+    for line in lines:
+        if any(sign in line for sign in _NO_ROOM):
+            return DiskFull(
+                what, line, "make room there, or set GS_CACHE to another place", log=log
+            )
+    return CommandFailed(what, said, log=log, output=output)
 
 
 def _timed_out(words: Sequence[str], timeout: float | None, log: Path | None) -> CommandTimedOut:

@@ -47,6 +47,10 @@ class CommandFailed(HostFailed):
         self.output = output
 
 
+class DiskFull(HostFailed):
+    """A program found no room for what it writes. No CommandFailed: nobody can word it better."""
+
+
 class CommandTimedOut(CommandFailed):
     """A program was killed because its time was over."""
 

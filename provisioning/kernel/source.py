@@ -206,11 +206,9 @@ def _untar(tarball: Path, target: Path) -> None:
             ["tar", "-xf", tarball, "-C", target, "--strip-components=1", "--no-same-owner"]
         )
     except CommandFailed as error:
-        if "No space left" in error.output or "quota" in error.output:
-            why, hint = "no space left", "make room, or set GS_CACHE to another place"
-        else:
-            why, hint = error.why, "is it a complete kernel tarball?"
-        raise DownloadFailed(f"cannot unpack {tarball.name}", why, hint) from None
+        raise DownloadFailed(
+            f"cannot unpack {tarball.name}", error.why, "is it a complete kernel tarball?"
+        ) from None
 
 
 def _downloads() -> Path:

@@ -12,7 +12,13 @@ import pytest
 
 from provisioning import commands
 from provisioning.config import REPO
-from provisioning.errors import CommandFailed, CommandTimedOut, Interrupted, MissingPackages
+from provisioning.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    DiskFull,
+    Interrupted,
+    MissingPackages,
+)
 
 
 def gone(pid: int, within: float = 5.0) -> bool:
@@ -60,6 +66,13 @@ def test_a_failure_is_one_line_with_its_last_words(tmp_path: Path) -> None:
 def test_a_death_by_signal_is_said() -> None:
     with pytest.raises(CommandFailed, match="killed by signal 9"):
         commands.run(["sh", "-c", "kill -9 $$"])
+
+
+def test_a_full_disk_is_told_as_such() -> None:
+    """/dev/full answers every write with ENOSPC; the program's last words are about nothing."""
+    with pytest.raises(DiskFull, match="No space left on device; make room") as caught:
+        commands.run(["sh", "-c", "LC_ALL=C cp /etc/passwd /dev/full; echo giving up >&2; exit 2"])
+    assert caught.value.exit_code == 3
 
 
 def test_check_false_returns_the_status() -> None:
