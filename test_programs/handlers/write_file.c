@@ -5,6 +5,7 @@
  */
 #include "common.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -65,7 +66,7 @@ static bool alive(long pid)
 	const char *state;
 	int fd;
 
-	if (pid <= 0 || kill((pid_t)pid, 0))
+	if (pid <= 0 || (kill((pid_t)pid, 0) && errno != EPERM))
 		return false;
 	snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -78,12 +79,31 @@ static bool alive(long pid)
 	return state && state[1] == ' ' && !strchr("ZX", state[2]);
 }
 
+/* CapInh, CapPrm, CapEff, CapBnd and CapAmb, as masks in hexadecimal. */
+static void add_capabilities(void)
+{
+	char status[4096] = "", *save = NULL;
+	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return;
+	n = read(fd, status, sizeof(status) - 1);
+	close(fd);
+	status[n > 0 ? n : 0] = '\0';
+	for (char *line = strtok_r(status, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save))
+		if (!strncmp(line, "Cap", 3) && strchr(line, '\t'))
+			add("%.6s=%s\n", line, strchr(line, '\t') + 1);
+}
+
 static void add_identity(void)
 {
 	add("pid=%d\nppid=%d\nsid=%d\npgid=%d\n", getpid(), getppid(),
 	    getsid(0), getpgrp());
 	add("uid=%d\neuid=%d\ngid=%d\negid=%d\n", getuid(), geteuid(), getgid(),
 	    getegid());
+	add_capabilities();
 	add("no_new_privs=%d\n", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
 	add_first_line("oom_score_adj", "/proc/self/oom_score_adj");
 	add_first_line("cgroup", "/proc/self/cgroup");

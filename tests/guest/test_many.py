@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from harness import program, registry, write_registry
 
 EXE = program("do_nothing")
@@ -28,12 +29,23 @@ def test_ten_thousand_registrations() -> None:
         assert {int(line.split()[0]) for line in listed} == set(pids)
         assert listed[0].endswith(EXE)
         assert took < 60, f"10,000 registrations took {took:.1f} s"
+        refused_batch(pids)
+        assert registry() == listed
     finally:
         for pid in pids:
             os.kill(pid, 9)
         for pid in pids:
             os.waitpid(pid, 0)
     assert registry() == []
+
+
+def refused_batch(pids: list[int]) -> None:
+    """Remove all of them in one write whose last line fails: taken back, quickly, in order."""
+    began = time.monotonic()
+    with pytest.raises(ProcessLookupError):
+        write_registry("".join(f"-{pid}\n" for pid in (*pids, os.getpid())))
+    took = time.monotonic() - began
+    assert took < 5, f"taking 10,000 removals back took {took:.1f} s"
 
 
 def fork_sleepers(count: int) -> list[int]:

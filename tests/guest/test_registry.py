@@ -314,13 +314,10 @@ def test_a_thread_stands_for_its_group(scene: Scene, tmp_path: Path) -> None:
         sleeper.wait()
 
 
-def as_user(script: str) -> subprocess.CompletedProcess[str]:
+def as_user(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     """A shell line as nobody, who may enter the directories that it needs."""
-    return subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", script],
-        capture_output=True,
-        text=True,
-    )
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *options]
+    return subprocess.run([*words, "bash", "-c", script], capture_output=True, text=True)
 
 
 def test_a_user_may_not_register() -> None:
@@ -328,6 +325,46 @@ def test_a_user_may_not_register() -> None:
     assert done.returncode != 0
     assert "not permitted" in done.stderr
     assert registry() == []
+
+
+def test_a_service_with_an_ambient_capability(memcg: Scene) -> None:
+    """As systemd's AmbientCapabilities= gives it: its handler runs, with its rights, not root's."""
+    saved = Path("/tmp/gs-ambient/saved")
+    saved.parent.mkdir(mode=0o777)
+    saved.parent.chmod(0o777)
+    victim = memcg.victim()
+    done = as_user(
+        f'echo "{victim.pid} {program("write_file")} {saved}" >/proc/graceful_shutdown',
+        "--inh-caps=+sys_admin",
+        "--ambient-caps=+sys_admin",
+    )
+    assert done.returncode == 0, done.stderr
+    try:
+        memcg.kill_of(victim)
+        memcg.events.expect(victim.pid, "grace", "done", "kill")
+        about = words_of(saved)
+        assert about["uid"] == about["euid"] == "65534"
+        # CAP_SYS_ADMIN, bit 21, and nothing else.
+        assert {int(about[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {
+            1 << 21
+        }
+    finally:
+        saved.unlink(missing_ok=True)
+        saved.parent.rmdir()
+
+
+def test_the_same_line_for_a_new_file(memcg: Scene, tmp_path: Path) -> None:
+    """An upgrade replaces the handler's file; registering it again is enough."""
+    handler, saved = tmp_path / "handler", tmp_path / "saved"
+    victim = memcg.victim()
+    for name in ("do_nothing", "write_file"):
+        handler.unlink(missing_ok=True)
+        handler.write_bytes(Path(program(name)).read_bytes())
+        handler.chmod(0o755)
+        register(victim.pid, handler, saved)
+    memcg.kill_of(victim)
+    memcg.events.expect(victim.pid, "grace", "done", "kill")
+    assert words_of(saved)["victim_alive"] == "1"
 
 
 def test_a_user_sees_nobody_elses_entries(sleeper: Victim) -> None:

@@ -262,15 +262,15 @@ def test_a_handler_that_reads_swapped_out_memory(swap: None, memcg: Scene, tmp_p
     victim = memcg.victim(group=group)
     register(victim.pid, program("read_victim_mem"), saved, grace_ms=15000)
     end = memcg.kill_of(victim)
-    # 5.4 forces each charge after all of its reclaim, which takes longer than the grace.
+    # 5.4 forces each charge after all of its reclaim, which may take longer than the grace.
     slow = os.uname().release.startswith("5.4.")
-    memcg.events.expect(victim.pid, "grace", "timeout" if slow else "done", "kill")
+    cut = slow and "timeout" in memcg.events.names(victim.pid)
+    memcg.events.expect(victim.pid, "grace", "timeout" if cut else "done", "kill")
     grace = memcg.events.all(event="grace", pid=victim.pid)[0]
     assert int(grace["swap_kb"]) > 8 * 1024
-    if slow:
-        assert delay_ms(grace, end) < 15500
+    assert delay_ms(grace, end) <= 15000 + SLACK_MS
+    if cut:
         return
-    assert delay_ms(grace, end) < 14000
     about = {key: int(value) for key, value in words_of(saved).items()}
     assert about["swap_kb"] > 8 * 1024 and about["marked_pages"] > 100
 
@@ -336,18 +336,21 @@ def test_oom_group(memcg: Scene) -> None:
     assert other.wait(5) == -9
     kills = [memcg.events.wait(event="kill", pid=v.pid, timeout=5) for v in (victim, other)]
     assert [event["group"] for event in kills] == ["1", "1"]
+    assert int(kills[0]["points"]) > 0 and kills[1]["points"] == "-"  # it was not weighed
     first = memcg.events.all(event="grace")[0]
     assert max(delay_ms(first, event) for event in kills) <= 1500 + SLACK_MS
 
 
-def test_a_writer_of_memory_max_is_an_asker(memcg: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [8 * MB, 0])
+def test_a_writer_of_memory_max_is_an_asker(memcg: Scene, tmp_path: Path, limit: int) -> None:
+    """Also where so little is allowed that nothing could ever be enough."""
     saved = tmp_path / "saved"
     group = memcg.group()
     victim = memcg.victim("--total", "20M", "--hold", group=group)
     register(victim.pid, program("write_file"), saved, grace_ms=5000)
     victim.go()
     wait_until(lambda: group.usage() >= 20 * MB, timeout=60)
-    writer = threading.Thread(target=(group.path / "memory.max").write_text, args=(str(8 * MB),))
+    writer = threading.Thread(target=(group.path / "memory.max").write_text, args=(str(limit),))
     writer.start()
     assert victim.wait(30) == -9
     writer.join(30)

@@ -44,6 +44,12 @@
 /* Of a budget that is nearly used up: less than this is no grace at all. */
 #define GS_WORTHWHILE_MS	100U
 
+/*
+ * Who waited for a grace decides, unless it does not come to it for so long: it
+ * may sit in a cgroup that has used up its share of the processors.
+ */
+#define GS_LATE_NS		NSEC_PER_SEC
+
 /* How long everything stays ready after the last registration has gone. */
 #define GS_IDLE_DELAY		(10 * HZ)
 
@@ -61,14 +67,6 @@ int gs_sysctl_max_running = 16;
 /* Guarded by gs_lock. */
 static struct gs_grace gs_graces[GS_MAX_RUNNING];
 static unsigned int gs_nr_graces;
-
-#define gs_for_each_slot(g) \
-	for ((g) = gs_graces; (g) < gs_graces + GS_MAX_RUNNING; (g)++)
-
-#define gs_for_each_grace(g)						\
-	gs_for_each_slot(g)						\
-		if (!(g)->busy) {					\
-		} else
 
 /* Guarded by gs_state_mutex. */
 static DEFINE_MUTEX(gs_state_mutex);
@@ -199,7 +197,7 @@ static unsigned long gs_pages_wanted(const struct oom_control *oc,
 	unsigned long wanted = max(1UL << oc->order,
 				   (unsigned long)SZ_1M >> PAGE_SHIFT);
 
-	return min(max(wanted, limit / 64), limit / 2);
+	return max(min(max(wanted, limit / 64), limit / 2), 1UL);
 }
 
 /* Is there memory again? If so, how much of it, in kB. */
@@ -219,121 +217,17 @@ static bool gs_enough(const struct oom_control *oc, unsigned long *free_kb)
 	return room >= gs_pages_wanted(oc, READ_ONCE(oc->memcg->memory.max));
 }
 
-/* ---- the budget of waiting --------------------------------------------- */
-
-#define GS_BUDGET_SPAN_S	5
-#define GS_BUDGET_SPANS		13	/* a minute, and the span that has begun */
-#define GS_BUDGET_DOMAINS	64
-
-/**
- * struct gs_budget - how long a domain waited lately
- * @domain: serial number of the memcg's css, 0 for the machine
- * @span: the newest span in @ms
- * @ms: time waited, by the span in which the wait ended
- * @waits: askers of the domain that wait now
- * @since_ns: when the first of them began to, CLOCK_BOOTTIME
- *
- * Askers that wait at the same time count once.
- */
-struct gs_budget {
-	u64 domain;
-	unsigned int span;
-	unsigned int ms[GS_BUDGET_SPANS];
-	unsigned int waits;
-	u64 since_ns;
-};
-
-/* Guarded by gs_lock. The last one is shared by all that find no place. */
-static struct gs_budget gs_budgets[GS_BUDGET_DOMAINS];
-
-static u64 gs_domain(const struct mem_cgroup *memcg)
-{
-	return memcg ? memcg->css.serial_nr : 0;
-}
-
-static unsigned int gs_span(void)
-{
-	return div64_u64(ktime_get_boottime_ns(),
-			 GS_BUDGET_SPAN_S * (u64)NSEC_PER_SEC);
-}
-
-static unsigned int gs_budget_running(const struct gs_budget *b)
-{
-	if (!b->waits)
-		return 0;
-	return div_u64(ktime_get_boottime_ns() - b->since_ns, NSEC_PER_MSEC) + 1;
-}
-
-/* Let the spans that are too old run out; the sum of the others. */
-static unsigned int gs_budget_used(struct gs_budget *b)
-{
-	unsigned int sum = gs_budget_running(b);
-	unsigned int now = gs_span();
-	int i;
-
-	if (now - b->span >= GS_BUDGET_SPANS)
-		memset(b->ms, 0, sizeof(b->ms));
-	else
-		while (b->span < now)
-			b->ms[++b->span % GS_BUDGET_SPANS] = 0;
-	b->span = now;
-	for (i = 0; i < GS_BUDGET_SPANS; i++)
-		sum += b->ms[i];
-	return sum;
-}
-
-static struct gs_budget *gs_budget_of(const struct mem_cgroup *memcg)
-{
-	struct gs_budget *b, *unused = NULL;
-	u64 domain = gs_domain(memcg);
-
-	lockdep_assert_held(&gs_lock);
-	for (b = gs_budgets; b < gs_budgets + GS_BUDGET_DOMAINS - 1; b++) {
-		bool waited = gs_budget_used(b);
-
-		if (waited && b->domain == domain)
-			return b;
-		if (!waited && !unused)
-			unused = b;
-	}
-	if (!unused) {
-		gs_budget_used(b);
-		return b;
-	}
-	unused->domain = domain;
-	return unused;
-}
-
-static unsigned int gs_budget_left(const struct mem_cgroup *memcg)
-{
-	unsigned int used = gs_budget_used(gs_budget_of(memcg));
-	unsigned int all = READ_ONCE(gs_sysctl_max_grace_ms);
-
-	return used < all ? all - used : 0;
-}
-
-/* An asker of this domain waits from now on. The budget stays until it leaves. */
-static struct gs_budget *gs_budget_enter(const struct mem_cgroup *memcg)
-{
-	struct gs_budget *b = gs_budget_of(memcg);
-
-	if (!b->waits++)
-		b->since_ns = ktime_get_boottime_ns();
-	return b;
-}
-
-static void gs_budget_leave(struct gs_budget *b)
-{
-	unsigned int took = gs_budget_running(b);
-
-	lockdep_assert_held(&gs_lock);
-	if (--b->waits)
-		return;
-	gs_budget_used(b); /* makes the span that has begun the newest */
-	b->ms[b->span % GS_BUDGET_SPANS] += took;
-}
-
 /* ---- a grace ----------------------------------------------------------- */
+
+/* The first slot that is in use, of @g and those behind it, or NULL. */
+static struct gs_grace *gs_grace_from(struct gs_grace *g)
+{
+	lockdep_assert_held(&gs_lock);
+	for (; g < gs_graces + GS_MAX_RUNNING; g++)
+		if (g->busy)
+			return g;
+	return NULL;
+}
 
 /* Its askers may go on. */
 static bool gs_grace_settled(const struct gs_grace *g)
@@ -365,6 +259,25 @@ static u64 gs_rearm_ns(const struct gs_grace *g)
 	       (u64)g->grace_ms * GS_SPENT_GRACES * NSEC_PER_MSEC;
 }
 
+/*
+ * A grace is one wait of its domain, also where nobody but kswapd asks: askers
+ * that wait for it at the same time count no second time.
+ */
+static void gs_grace_unbill(struct gs_grace *g)
+{
+	if (g->budget)
+		gs_budget_leave(g->budget);
+	g->budget = NULL;
+}
+
+static void gs_grace_settle(struct gs_grace *g, enum gs_fate fate)
+{
+	lockdep_assert_held(&gs_lock);
+	gs_grace_unbill(g);
+	WRITE_ONCE(g->fate, fate);
+	wake_up_all(&g->wait);
+}
+
 /**
  * gs_grace_end - the handler has ended, or its time is up
  * @g: the grace
@@ -378,6 +291,7 @@ void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value)
 	lockdep_assert_held(&gs_lock);
 	if (g->over)
 		return;
+	gs_grace_unbill(g);
 
 	if (outcome == GS_DONE)
 		gs_event_emit(outcome, &g->who, NULL,
@@ -390,6 +304,7 @@ void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value)
 		gs_event_emit(outcome, &g->who, NULL, " errno=%d", value);
 
 	g->outcome = outcome;
+	g->over_ns = ktime_get_boottime_ns();
 	gs_grace_spent(g, U64_MAX);
 	WRITE_ONCE(g->over, true);
 	gs_session_kill(g);
@@ -435,13 +350,12 @@ static void gs_graces_gone(struct pid *victim)
 	struct gs_grace *g;
 
 	lockdep_assert_held(&gs_lock);
-	gs_for_each_grace(g) {
+	for (g = gs_grace_from(gs_graces); g; g = gs_grace_from(g + 1)) {
 		if (g->victim != victim || g->fate != GS_UNDECIDED)
 			continue;
 		gs_event_emit(GS_GONE, &g->who, NULL, " elapsed_us=%u",
 			      gs_elapsed_us(g));
-		WRITE_ONCE(g->fate, GS_SPARED);
-		wake_up_all(&g->wait);
+		gs_grace_settle(g, GS_SPARED);
 	}
 }
 
@@ -454,13 +368,11 @@ struct gs_grace *gs_grace_killed(struct pid *victim)
 	struct gs_grace *g, *last = NULL;
 
 	lockdep_assert_held(&gs_lock);
-	gs_for_each_grace(g) {
+	for (g = gs_grace_from(gs_graces); g; g = gs_grace_from(g + 1)) {
 		if (g->victim != victim)
 			continue;
-		if (g->fate == GS_UNDECIDED) {
-			WRITE_ONCE(g->fate, GS_KILLED);
-			wake_up_all(&g->wait);
-		}
+		if (g->fate == GS_UNDECIDED)
+			gs_grace_settle(g, GS_KILLED);
 		if (!last || g->begin_ns > last->begin_ns)
 			last = g;
 	}
@@ -472,7 +384,7 @@ bool gs_global_grace_runs(void)
 	struct gs_grace *g;
 
 	lockdep_assert_held(&gs_lock);
-	gs_for_each_grace(g)
+	for (g = gs_grace_from(gs_graces); g; g = gs_grace_from(g + 1))
 		if (!g->over && !g->who.memcg)
 			return true;
 	return false;
@@ -488,8 +400,9 @@ static bool gs_grace_concerns(const struct gs_grace *g,
 {
 	if (g->fate != GS_UNDECIDED)
 		return false;
-	/* Over, and all its askers have left: the next one just kills. */
-	if (g->over && !g->waiters)
+	/* Over, and its askers have left or do not come back: the next one kills. */
+	if (g->over && (!g->waiters ||
+			ktime_get_boottime_ns() - g->over_ns > GS_LATE_NS))
 		return false;
 	if (g->victim == victim)
 		return true;
@@ -518,8 +431,9 @@ static struct gs_grace *gs_grace_join(const struct oom_control *oc,
 
 	*late = false;
 	spin_lock_irq(&gs_lock);
-	broke = gs_budget_left(oc->memcg) < GS_WORTHWHILE_MS;
-	gs_for_each_grace(g) {
+	broke = gs_budget_left(oc->memcg) <
+		min_t(unsigned int, GS_WORTHWHILE_MS, gs_sysctl_max_grace_ms);
+	for (g = gs_grace_from(gs_graces); g; g = gs_grace_from(g + 1)) {
 		if (!gs_grace_concerns(g, oc, task_tgid(victim)))
 			continue;
 		if (broke && gs_grace_foreign(g, oc))
@@ -563,6 +477,7 @@ static void gs_grace_fill(struct gs_grace *g, struct gs_entry *e,
 	g->grace_ms = grace_ms;
 	g->begin_ns = ktime_get_boottime_ns();
 	g->deadline_ns = g->begin_ns + (u64)grace_ms * NSEC_PER_MSEC;
+	g->budget = gs_budget_enter(oc->memcg);
 	g->outcome = GS_NR_EVENTS;
 	g->fate = GS_UNDECIDED;
 	g->over = false;
@@ -575,12 +490,17 @@ static void gs_grace_fill(struct gs_grace *g, struct gs_entry *e,
 static struct gs_entry *gs_grace_due(struct task_struct *victim)
 {
 	struct gs_entry *e = gs_entry_find(task_tgid(victim));
+	struct gs_grace *g;
 
 	if (!e || ktime_get_boottime_ns() < e->spent_until_ns)
 		return NULL;
 	/* Who registers a handler gets no handler's handler. */
 	if (gs_is_dying(victim) || gs_session_of(task_tgid(victim)))
 		return NULL;
+	/* It has its grace, which this domain may not wait for any longer. */
+	for (g = gs_grace_from(gs_graces); g; g = gs_grace_from(g + 1))
+		if (g->victim == task_tgid(victim) && !g->over)
+			return NULL;
 	return e;
 }
 
@@ -683,7 +603,10 @@ static bool gs_must_not_wait(void)
 	return current->flags & (PF_KTHREAD | PF_MEMALLOC);
 }
 
-/* A writer of memory.max is outside of the domain and gives up on any signal. */
+/*
+ * A writer of memory.max gives up on any signal. One that is itself in the domain
+ * cannot be told from a charge, and waits as that does.
+ */
 static bool gs_waits_for_a_write(const struct oom_control *oc)
 {
 	return oc->memcg && oc->gfp_mask == GFP_KERNEL &&
@@ -766,8 +689,9 @@ static enum gs_answer gs_decide(struct gs_grace *g,
 		return GS_DO_RETRY;
 	if (gs_enough(oc, &free_kb)) {
 		spin_lock_irq(&gs_lock);
-		/* An asker for a larger domain cannot say it for this one. */
-		if (g->fate == GS_UNDECIDED && oc->memcg == g->who.memcg) {
+		/* An asker for another domain cannot say it for this one. */
+		if (g->fate == GS_UNDECIDED && oc->memcg == g->who.memcg &&
+		    oc->constraint == g->who.constraint) {
 			g->fate = GS_SPARED;
 			gs_grace_spent(g, gs_rearm_ns(g));
 			gs_event_emit(GS_AVERTED, &g->who, NULL,
@@ -1067,7 +991,7 @@ int graceful_shutdown_attach(const struct graceful_shutdown_ops *ops)
 	struct gs_grace *g;
 	int err;
 
-	gs_for_each_slot(g) {
+	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++) {
 		INIT_LIST_HEAD(&g->tasks);
 		init_waitqueue_head(&g->wait);
 		hrtimer_init(&g->deadline, CLOCK_BOOTTIME,

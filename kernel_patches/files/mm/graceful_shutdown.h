@@ -26,6 +26,7 @@
 #include <linux/oom.h>
 #include <linux/path.h>
 #include <linux/pid.h>
+#include <linux/rbtree.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -56,7 +57,8 @@ enum gs_event {
  * @probes_unregister: stop it, and wait until the last call has returned
  * @setsid: setsid(2)
  * @set_root: make a directory the root and the working directory of current
- * @transfer_creds: give @new the security label of @old
+ * @transfer_creds: let @new count for the user of @old, and have its security
+ *	label
  * @zones_have: some zone that @oc may use holds @pages above its high mark
  * @swappiness: of a memory cgroup
  * @count: count an event in /proc/vmstat, where there is a place for it
@@ -95,10 +97,10 @@ struct gs_file_id {
 /**
  * struct gs_entry - one registration
  * @hash: in gs_hash, by @pid
- * @list: in gs_entries, in the order of registration
+ * @node: in gs_entries, in the order of registration
  * @rcu: frees it
  * @refs: the registry's, and that of each grace and batch that uses it
- * @serial: orders the list for readers that come back
+ * @serial: its key there
  * @pid: the thread group
  * @cred: the opener's credentials
  * @privileged: the opener had CAP_SYS_ADMIN
@@ -115,7 +117,7 @@ struct gs_file_id {
  */
 struct gs_entry {
 	struct hlist_node hash;
-	struct list_head list;
+	struct rb_node node;
 	struct rcu_head rcu;
 	refcount_t refs;
 	u64 serial;
@@ -165,6 +167,9 @@ enum gs_fate {
  * @handler: the handler's thread group
  * @begin_ns: when the victim was chosen, CLOCK_BOOTTIME
  * @deadline_ns: when grace ends, CLOCK_BOOTTIME
+ * @over_ns: when the handler ended, CLOCK_BOOTTIME
+ * @budget: the domain's, which it is charged to while it is neither over nor
+ *	settled; NULL then
  * @grace_ms: time between the two
  * @deadline: the timer for it
  * @tasks: the session: the handler and all that descends from it
@@ -186,6 +191,8 @@ struct gs_grace {
 	struct pid *handler;
 	u64 begin_ns;
 	u64 deadline_ns;
+	u64 over_ns;
+	struct gs_budget *budget;
 	unsigned int grace_ms;
 	struct hrtimer deadline;
 	struct list_head tasks;
@@ -207,6 +214,7 @@ struct gs_mm_facts {
 	bool in_domain;
 };
 
+struct gs_budget;
 struct gs_launcher;
 
 /* graceful_shutdown.c */
@@ -232,6 +240,11 @@ static inline unsigned long gs_kb(unsigned long pages)
 {
 	return pages << (PAGE_SHIFT - 10);
 }
+
+/* graceful_shutdown_budget.c */
+unsigned int gs_budget_left(const struct mem_cgroup *memcg);
+struct gs_budget *gs_budget_enter(const struct mem_cgroup *memcg);
+void gs_budget_leave(struct gs_budget *b);
 
 /* graceful_shutdown_registry.c */
 int gs_registry_init(void);

@@ -54,7 +54,7 @@ static void gs_set_root(const struct path *root)
 }
 
 /* The hook expects blank credentials, and @new has root's label already. */
-static int gs_transfer_creds(struct cred *new, const struct cred *old)
+static int gs_transfer_label(struct cred *new, const struct cred *old)
 {
 	int err;
 
@@ -63,6 +63,13 @@ static int gs_transfer_creds(struct cred *new, const struct cred *old)
 	if (!err)
 		security_transfer_creds(new, old);
 	return err;
+}
+
+static int gs_transfer_creds(struct cred *new, const struct cred *old)
+{
+	int err = gs_transfer_user(new, old);
+
+	return err ?: gs_transfer_label(new, old);
 }
 
 /* By the allocator's own measure, at the high watermark and @pages above it. */

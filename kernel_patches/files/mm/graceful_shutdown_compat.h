@@ -7,11 +7,14 @@
  * and the core is written for the newest kernel.
  */
 
+#include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
 #include <linux/proc_fs.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/user.h>
+#include <linux/user_namespace.h>
 #include <linux/version.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 6, 0)
@@ -45,7 +48,7 @@
 
 static inline int gs_path_permission(const struct path *path, int mask)
 {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 12, 0)
 	return inode_permission(d_inode(path->dentry), mask);
 #else
 	return path_permission(path, mask);
@@ -59,6 +62,22 @@ static inline struct timespec64 gs_inode_ctime(const struct inode *inode)
 #else
 	return inode_get_ctime(inode);
 #endif
+}
+
+/* Whom a process counts for, which must go with its uid. */
+static inline int gs_transfer_user(struct cred *new, const struct cred *old)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
+	struct ucounts *ucounts = get_ucounts(old->ucounts);
+
+	if (!ucounts)
+		return -EAGAIN;
+	put_ucounts(new->ucounts);
+	new->ucounts = ucounts;
+#endif
+	free_uid(new->user);
+	new->user = get_uid(old->user);
+	return 0;
 }
 
 static inline u64 gs_start_boottime(const struct task_struct *task)

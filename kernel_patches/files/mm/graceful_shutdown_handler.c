@@ -326,8 +326,7 @@ static int gs_launcher_stdio(struct gs_launcher *l, bool privileged)
 
 /*
  * Into @new, in place: the usermode helper commits it after the init callback,
- * so anything else would be overwritten and the handler would run as root. The
- * count of processes per user stays root's.
+ * so anything else would be overwritten and the handler would run as root.
  */
 static int gs_launcher_creds(struct cred *new, const struct cred *cred)
 {
@@ -344,11 +343,14 @@ static int gs_launcher_creds(struct cred *new, const struct cred *cred)
 	new->group_info = get_group_info(cred->group_info);
 	new->cap_permitted = cred->cap_permitted;
 	new->cap_effective = cred->cap_effective;
-	new->cap_ambient = cred->cap_ambient;
-	/* The administrator may have narrowed these for usermode helpers. */
-	new->cap_inheritable = cap_intersect(new->cap_inheritable,
-					     cred->cap_inheritable);
+	/* The administrator may have narrowed it for usermode helpers. */
 	new->cap_bset = cap_intersect(new->cap_bset, cred->cap_bset);
+	new->cap_inheritable = cap_intersect(cred->cap_inheritable,
+					     new->cap_bset);
+	/* An exec refuses ambient capabilities beyond these two. */
+	new->cap_ambient = cap_intersect(cred->cap_ambient,
+					 cap_intersect(new->cap_permitted,
+						       new->cap_inheritable));
 	return gs_ops->transfer_creds(new, cred);
 }
 
@@ -402,7 +404,7 @@ static void gs_launcher_limits(void)
 static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
 			      struct subprocess_info *info, struct cred *new)
 {
-	struct gs_file_id file;
+	struct gs_file_id pinned, file;
 	int err;
 
 	/* Until the exec is through, see gs_launcher_cleanup(). */
@@ -414,7 +416,10 @@ static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
 	err = gs_launcher_root();
 	if (!err)
 		err = gs_check_handler(e->argv[0], e->cred, &file);
-	if (!err && !gs_same_file(&file, &e->file))
+	spin_lock_irq(&gs_lock);
+	pinned = e->file;
+	spin_unlock_irq(&gs_lock);
+	if (!err && !gs_same_file(&file, &pinned))
 		err = -ESTALE;
 	if (!err)
 		err = gs_launcher_stdio(l, e->privileged);

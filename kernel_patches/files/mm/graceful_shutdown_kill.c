@@ -22,6 +22,7 @@
  */
 static struct {
 	const struct oom_control *oc;
+	pid_t chosen;
 	bool group;
 	size_t used;
 	char text[2048];
@@ -37,6 +38,7 @@ static struct {
 void graceful_shutdown_killing(struct oom_control *oc, bool group)
 {
 	gs_kill.oc = oc;
+	gs_kill.chosen = task_tgid_nr(oc->chosen);
 	gs_kill.group = group;
 }
 
@@ -170,9 +172,14 @@ void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
 	gs_victim_init(&who, victim, oc);
 	outcome = gs_kill_outcome(victim, &e);
 	gs_kill.used = 0;
-	gs_figure(" outcome=%s group=%d points=%ld total_pages=%lu oom_score_adj=%d",
-		  gs_event_name(outcome), gs_kill.group,
-		  (long)oc->chosen_points, oc->totalpages,
+	gs_figure(" outcome=%s group=%d", gs_event_name(outcome),
+		  gs_kill.group);
+	/* Of a group the chosen one alone was weighed. */
+	if (who.pid == gs_kill.chosen)
+		gs_figure(" points=%ld", (long)oc->chosen_points);
+	else
+		gs_figure(" points=-");
+	gs_figure(" total_pages=%lu oom_score_adj=%d", oc->totalpages,
 		  victim->signal->oom_score_adj);
 	rcu_read_lock();
 	gs_figures_memcg(mem_cgroup_from_task(victim));

@@ -38,7 +38,7 @@ static DEFINE_MUTEX(gs_registry_mutex);
 
 /* Guarded by gs_lock. */
 static struct hlist_head gs_hash[1 << GS_HASH_BITS];
-static LIST_HEAD(gs_entries);
+static struct rb_root gs_entries = RB_ROOT;	/* by serial */
 static unsigned int gs_nr_entries;
 static u64 gs_last_serial;
 
@@ -73,8 +73,8 @@ struct gs_batch {
  * @lock: for the two below, held while writing
  * @written: something was written
  * @unterminated: and its last line had no newline
- * @cur: entry to show next; a reference is held between reads
- * @next_serial: its serial
+ * @cur: the entry that is being shown, with a reference
+ * @next_serial: entries from this serial on are still to be shown
  */
 struct gs_open {
 	struct mutex lock; /* one write at a time */
@@ -133,16 +133,20 @@ static bool gs_entry_linked(const struct gs_entry *e)
 	return !hlist_unhashed(&e->hash);
 }
 
-/* Before the first entry with a later serial: usually that is the end. */
 static void gs_entry_link(struct gs_entry *e)
 {
-	struct gs_entry *before;
+	struct rb_node **link = &gs_entries.rb_node, *parent = NULL;
 
 	lockdep_assert_held(&gs_lock);
-	list_for_each_entry_reverse(before, &gs_entries, list)
-		if (before->serial < e->serial)
-			break;
-	list_add(&e->list, &before->list);
+	while (*link) {
+		parent = *link;
+		if (e->serial < rb_entry(parent, struct gs_entry, node)->serial)
+			link = &parent->rb_left;
+		else
+			link = &parent->rb_right;
+	}
+	rb_link_node(&e->node, parent, link);
+	rb_insert_color(&e->node, &gs_entries);
 	hlist_add_head_rcu(&e->hash, gs_bucket(e->pid));
 	gs_nr_entries++;
 }
@@ -150,7 +154,7 @@ static void gs_entry_link(struct gs_entry *e)
 static void gs_entry_unlink(struct gs_entry *e)
 {
 	lockdep_assert_held(&gs_lock);
-	list_del_init(&e->list);
+	rb_erase(&e->node, &gs_entries);
 	hlist_del_init_rcu(&e->hash);
 	gs_nr_entries--;
 }
@@ -164,7 +168,7 @@ static void gs_entry_replace(struct gs_entry *old, struct gs_entry *new)
 	lockdep_assert_held(&gs_lock);
 	hlist_add_head_rcu(&new->hash, gs_bucket(new->pid));
 	hlist_del_init_rcu(&old->hash);
-	list_replace_init(&old->list, &new->list);
+	rb_replace_node(&old->node, &new->node, &gs_entries);
 }
 
 /* The last thread of @pid exits. */
@@ -357,8 +361,12 @@ static int gs_apply_register(struct gs_command *c)
 	if (!gs_pid_lives(new->pid))
 		return -ESRCH;
 	/* Restoring a saved registry raises nobody: see the credentials. */
-	if (old && gs_entry_equal(old, new))
+	if (old && gs_entry_equal(old, new)) {
+		/* But the file under that name may be a new one. */
+		if (uid_eq(old->cred->euid, new->cred->euid))
+			old->file = new->file;
 		return 0;
+	}
 	if (!old && gs_nr_entries >= READ_ONCE(gs_sysctl_max_entries))
 		return -ENOSPC;
 	gs_entry_get(new);
@@ -416,11 +424,13 @@ static int gs_batch_apply(struct gs_batch *batch)
 		spin_lock_irq(&gs_lock);
 		err = c->new ? gs_apply_register(c) : gs_apply_remove(c);
 		spin_unlock_irq(&gs_lock);
+		cond_resched();
 	}
 	while (err && i--) {
 		spin_lock_irq(&gs_lock);
 		gs_undo(--c);
 		spin_unlock_irq(&gs_lock);
+		cond_resched();
 	}
 	mutex_unlock(&gs_registry_mutex);
 	return err;
@@ -544,68 +554,52 @@ out:
 	return n;
 }
 
-/* The entry to show next, where it is still in the list. */
-static struct gs_entry *gs_list_seek(struct gs_open *o)
+/* The first entry with this serial or a later one. */
+static struct gs_entry *gs_entry_from(u64 serial)
 {
-	struct gs_entry *e;
+	struct rb_node *n = gs_entries.rb_node;
+	struct gs_entry *e, *found = NULL;
 
-	if (o->cur && gs_entry_linked(o->cur))
-		return o->cur;
-	list_for_each_entry(e, &gs_entries, list)
-		if (e->serial >= o->next_serial)
-			return e;
-	return NULL;
-}
-
-static void *gs_list_hold(struct gs_open *o, struct gs_entry *e)
-{
-	struct gs_entry *last = o->cur;
-
-	if (e)
-		gs_entry_get(e);
-	o->cur = e;
-	o->next_serial = e ? e->serial : U64_MAX;
-	gs_entry_put(last);
-	return e;
+	lockdep_assert_held(&gs_lock);
+	while (n) {
+		e = rb_entry(n, struct gs_entry, node);
+		if (e->serial >= serial)
+			found = e;
+		n = e->serial >= serial ? n->rb_left : n->rb_right;
+	}
+	return found;
 }
 
 static void *gs_seq_start(struct seq_file *m, loff_t *pos)
 {
 	struct gs_open *o = m->private;
-	void *v;
 
-	spin_lock_irq(&gs_lock);
-	if (!*pos) {
-		gs_list_hold(o, NULL);
+	if (!*pos)
 		o->next_serial = 0;
-	}
-	v = gs_list_hold(o, gs_list_seek(o));
+	spin_lock_irq(&gs_lock);
+	o->cur = gs_entry_from(o->next_serial);
+	if (o->cur)
+		gs_entry_get(o->cur);
 	spin_unlock_irq(&gs_lock);
-	return v;
+	return o->cur;
+}
+
+static void gs_seq_stop(struct seq_file *m, void *v)
+{
+	struct gs_open *o = m->private;
+
+	gs_entry_put(o->cur);
+	o->cur = NULL;
 }
 
 static void *gs_seq_next(struct seq_file *m, void *v, loff_t *pos)
 {
 	struct gs_open *o = m->private;
-	struct gs_entry *e = v;
 
+	o->next_serial = o->cur->serial + 1;
 	++*pos;
-	spin_lock_irq(&gs_lock);
-	if (!gs_entry_linked(e)) {
-		o->next_serial = e->serial + 1;
-		e = gs_list_seek(o);
-	} else if (list_is_last(&e->list, &gs_entries)) {
-		e = NULL;
-	} else {
-		e = list_next_entry(e, list);
-	}
-	gs_list_hold(o, e);
-	spin_unlock_irq(&gs_lock);
-	return e;
-}
-
-static void gs_seq_stop(struct seq_file *m, void *v)
-{
+	gs_seq_stop(m, v);
+	return gs_seq_start(m, pos);
 }
 
 static int gs_seq_show(struct seq_file *m, void *v)
@@ -651,20 +645,12 @@ static int gs_registry_open(struct inode *inode, struct file *file)
 	return 0;
 }
 
-static int gs_registry_release(struct inode *inode, struct file *file)
-{
-	struct gs_open *o = ((struct seq_file *)file->private_data)->private;
-
-	gs_entry_put(o->cur);
-	return seq_release_private(inode, file);
-}
-
 static const struct proc_ops gs_registry_ops = {
 	.proc_open	= gs_registry_open,
 	.proc_read	= seq_read,
 	.proc_write	= gs_registry_write,
 	.proc_lseek	= seq_lseek,
-	.proc_release	= gs_registry_release,
+	.proc_release	= seq_release_private,
 };
 
 int gs_registry_init(void)
