@@ -207,11 +207,14 @@ def test_watch_ends_quietly_at_ctrl_c(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None and process.stderr is not None
-        assert process.stdout.readline() == DONE + "\n"
-        assert process.stdout.readline() == KILL + "\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
-        assert process.stderr.read() == ""
+        try:
+            assert process.stdout.readline() == DONE + "\n"
+            assert process.stdout.readline() == KILL + "\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
     os.close(hold)
 
 
