@@ -14,6 +14,7 @@ from pathlib import Path
 
 from provisioning import commands, config
 from provisioning.errors import VMLost, tail
+from provisioning.progress import note
 from provisioning.vm import image, payload, qemu
 
 #: How many finished runs are kept below the cache, with console and results.
@@ -22,6 +23,9 @@ KEPT_RUNS = 30
 #: In the image. (loglevel=4: a report of an OOM is 100 lines on a slow serial line, written while
 #: the kernel holds up the OOM; errors and what a panic says still reach the console.)
 GUEST_INIT = "/usr/local/sbin/gs-init"
+
+#: In a run's folder, what the guest's command prints, then the token and its exit status.
+RESULT = "result"
 
 #: Seconds between two looks at a running machine.
 INTERVAL = 0.1
@@ -35,6 +39,7 @@ class Outcome(Enum):
     PANIC = "panic"
     LOST = "lost"
     TIMEOUT = "timeout"
+    CRASHED = "crashed"
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class GuestResult:
         why = {
             Outcome.PANIC: "the guest's kernel panicked",
             Outcome.TIMEOUT: f"no result after {self.seconds:.0f} s",
+            Outcome.CRASHED: "QEMU itself crashed, twice",
         }.get(self.outcome, "it ended without a result")
         last = " | ".join(tail(self.console_log, 3))
         raise VMLost(
@@ -90,8 +96,32 @@ def guest_run(
     The working directory is /gs (package ``gs``, ``bin``, ``tests/guest``, and ``extra``: name →
     file or directory); what lies in /out at the end comes back. ``timeout`` seconds bound the
     whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel.
-    ``on_output`` gets the output as it comes.
+    ``on_output`` gets the output as it comes. If QEMU itself crashes it is all done once more.
     """
+    spec, token = _prepare(
+        kernel, command, extra, memory_mb=memory_mb, cpus=cpus, swap_mb=swap_mb, arguments=arguments
+    )
+    for _ in range(2):
+        began = time.monotonic()
+        ended = _run_to_end(spec, began + timeout, on_output)
+        seconds = time.monotonic() - began
+        if ended is not Outcome.CRASHED:
+            break
+        note("QEMU itself crashed, which is no fault of the guest's")
+    return _result(spec, token, ended, seconds)
+
+
+def _prepare(
+    kernel: Path,
+    command: Sequence[str],
+    extra: Mapping[str, Path] | None,
+    *,
+    memory_mb: int,
+    cpus: int,
+    swap_mb: int,
+    arguments: str,
+) -> tuple[qemu.Spec, str]:
+    """A folder with everything the machine needs, and the token by which its result is known."""
     folder = _new_run_folder()
     token = secrets.token_hex(16)
     payload.write(folder / "payload.tar", command=command, extra=extra)
@@ -106,14 +136,17 @@ def guest_run(
         arguments=f"root=/dev/vda rw init={GUEST_INIT} loglevel=4 gs.token={token} {arguments}",
         console=folder / "console.log",
         drives=tuple(drives),
-        ports=(("gs.result", folder / "result"), ("gs.files", folder / "files.tar")),
+        ports=(("gs.result", folder / RESULT), ("gs.files", folder / "files.tar")),
         memory_mb=memory_mb,
         cpus=cpus,
     )
-    began = time.monotonic()
-    ended = _run_to_end(spec, folder / "result", began + timeout, on_output)
-    seconds = time.monotonic() - began
-    output, status = _split_result(folder / "result", token)
+    return spec, token
+
+
+def _result(spec: qemu.Spec, token: str, ended: Outcome | None, seconds: float) -> GuestResult:
+    """Judge the machine that has ended, and keep of its folder what is of use."""
+    folder = spec.console.parent
+    output, status = _split_result(folder / RESULT, token)
     outcome = _judge(ended, status, qemu.read_console(spec.console))
     (folder / "payload.tar").unlink()
     (folder / "swap").unlink(missing_ok=True)
@@ -122,22 +155,24 @@ def guest_run(
 
 
 def _run_to_end(
-    spec: qemu.Spec, result: Path, deadline: float, on_output: Callable[[str], None] | None
-) -> bool:
-    """True when the machine ended by itself before the deadline."""
-    follower = _Follower(result, on_output)
+    spec: qemu.Spec, deadline: float, on_output: Callable[[str], None] | None
+) -> Outcome | None:
+    """None when the machine ended by itself, else TIMEOUT or CRASHED."""
+    follower = _Follower(spec.console.parent / RESULT, on_output)
     process = qemu.start(spec)
     try:
         while not qemu.wait_for_exit(process, deadline, INTERVAL):
             follower.read()
             if time.monotonic() >= deadline:
-                return False
+                return Outcome.TIMEOUT
         follower.read()
     finally:
         commands.end(process, grace=1)
+    if qemu.crash_of(process):
+        return Outcome.CRASHED
     if process.returncode != 0 and not spec.console.exists():
         raise qemu.lost(spec, f"QEMU ended with {process.returncode}")
-    return True
+    return None
 
 
 class _Follower:
@@ -157,13 +192,13 @@ class _Follower:
             self._sink(new.decode(errors="replace"))
 
 
-def _judge(ended: bool, status: int | None, console: str) -> Outcome:
+def _judge(ended: Outcome | None, status: int | None, console: str) -> Outcome:
     """The token decides first: a guest that reported has done its work, whatever came after."""
     if status is not None:
         return Outcome.OK if status == 0 else Outcome.FAILED
     if qemu.panicked(console):
         return Outcome.PANIC
-    return Outcome.LOST if ended else Outcome.TIMEOUT
+    return ended or Outcome.LOST
 
 
 def _split_result(result: Path, token: str) -> tuple[str, int | None]:

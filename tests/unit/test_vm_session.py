@@ -49,22 +49,25 @@ ORDINARY = "[    1.2] Run /sbin/init as init process\nsaid panic and oops\n"
 @pytest.mark.parametrize(
     ("ended", "status", "console", "outcome"),
     [
-        (True, 0, ORDINARY, Outcome.OK),
-        (True, 1, ORDINARY, Outcome.FAILED),
-        (True, 0, PANIC, Outcome.OK),
-        (True, None, PANIC, Outcome.PANIC),
-        (True, None, OOPS, Outcome.PANIC),
-        (False, None, PANIC, Outcome.PANIC),
-        (True, None, ORDINARY, Outcome.LOST),
-        (True, None, "", Outcome.LOST),
-        (False, None, ORDINARY, Outcome.TIMEOUT),
+        (None, 0, ORDINARY, Outcome.OK),
+        (None, 1, ORDINARY, Outcome.FAILED),
+        (None, 0, PANIC, Outcome.OK),
+        (None, None, PANIC, Outcome.PANIC),
+        (None, None, OOPS, Outcome.PANIC),
+        (Outcome.TIMEOUT, None, PANIC, Outcome.PANIC),
+        (None, None, ORDINARY, Outcome.LOST),
+        (None, None, "", Outcome.LOST),
+        (Outcome.TIMEOUT, None, ORDINARY, Outcome.TIMEOUT),
+        (Outcome.CRASHED, None, ORDINARY, Outcome.CRASHED),
     ],
 )
-def test_outcomes(ended: bool, status: int | None, console: str, outcome: Outcome) -> None:
+def test_outcomes(
+    ended: Outcome | None, status: int | None, console: str, outcome: Outcome
+) -> None:
     assert session._judge(ended, status, console) is outcome
 
 
-@pytest.mark.parametrize("outcome", [Outcome.PANIC, Outcome.LOST, Outcome.TIMEOUT])
+@pytest.mark.parametrize("outcome", [Outcome.PANIC, Outcome.LOST, Outcome.TIMEOUT, Outcome.CRASHED])
 def test_a_lost_machine_is_one_line_and_exit_7(tmp_path: Path, outcome: Outcome) -> None:
     console = tmp_path / "console.log"
     console.write_text("first\nlast words\n")

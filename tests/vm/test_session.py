@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,6 +96,29 @@ def test_timeout(kernel: Path) -> None:
     assert (result.outcome, result.exit_status) == (Outcome.TIMEOUT, None)
     assert 25 <= time.monotonic() - began < 60
     assert not machines_of(str(result.console_log.parent))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_qemu_itself_crashes(kernel: Path, times: int) -> None:
+    """Once: the run is made again. Twice: that is the result."""
+    mark = f"gs.mark=crash-{os.getpid()}-{times}"
+
+    def crash() -> None:
+        for _ in range(times):
+            while not (found := machines_of(mark)):
+                time.sleep(0.05)
+            os.kill(found[0], signal.SIGSEGV)
+            while machines_of(mark) == found:
+                time.sleep(0.05)
+
+    killer = threading.Thread(target=crash, daemon=True)
+    killer.start()
+    result = guest_run(kernel, ["echo", "well"], arguments=mark, timeout=120)
+    killer.join(10)
+    if times == 1:
+        assert (result.outcome, result.output) == (Outcome.OK, "well\n")
+    else:
+        assert (result.outcome, result.exit_status) == (Outcome.CRASHED, None)
 
 
 def test_no_root_file_system_is_a_panic(kernel: Path) -> None:
