@@ -294,24 +294,17 @@ def test_a_pid_number_that_is_used_again(scene: Scene) -> None:
     scene.events.expect(first.pid, "kill")
 
 
-def test_a_thread_stands_for_its_group(scene: Scene, tmp_path: Path) -> None:
-    victim = scene.victim("--threads", "4", "--hold")
-    victim.go()
-    scene.events.wait(event="kill", pid=victim.pid)
-    victim.wait()
-    # Registered by the number of a thread that is not the leader: shown as the process.
-    sleeper = subprocess.Popen(
-        [program("oom_condition_creator"), "--now", "--threads", "3", "--total", "1M", "--hold"]
-    )
+def test_a_thread_stands_for_its_group() -> None:
+    """Registered by the number of another thread (it waits for SIGTERM): shown as the process."""
+    victim = Victim(options=["--exit-on-term", "--total", "1M", "--hold"])
     try:
-        tasks = Path(f"/proc/{sleeper.pid}/task")
-        wait_until(lambda: (tasks.parent / "status").read_text().find("VmRSS") > 0)
-        other = max(int(path.name) for path in tasks.iterdir())
-        register(other, EXE)
-        assert registry() == [f"{sleeper.pid} {EXE}"]
+        victim.go()
+        tasks = Path(f"/proc/{victim.pid}/task")
+        wait_until(lambda: len(list(tasks.iterdir())) > 1)
+        register(max(int(path.name) for path in tasks.iterdir()), EXE)
+        assert registry() == [f"{victim.pid} {EXE}"]
     finally:
-        sleeper.kill()
-        sleeper.wait()
+        victim.close()
 
 
 def as_user(script: str, *options: str) -> subprocess.CompletedProcess[str]:
