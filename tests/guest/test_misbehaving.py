@@ -73,18 +73,31 @@ def test_a_handler_that_crashes(scene: Scene) -> None:
     assert end["outcome"] == "done"
 
 
-def test_a_handler_that_is_killed(scene: Scene) -> None:
-    victim = scene.victim()
+def test_a_handler_that_somebody_kills(memcg: Scene) -> None:
+    """Of a memory cgroup only: in a global OOM this harness may have to wait itself."""
+    victim = memcg.victim()
     register(victim.pid, program("never_ends"), grace_ms=20000)
     victim.go()
-    grace = scene.events.wait(event="grace", pid=victim.pid)
+    grace = memcg.events.wait(event="grace", pid=victim.pid)
     wait_until(lambda: processes_named("never_ends"))
     kill(int(grace["handler_pid"]), 9)
-    end = scene.events.wait(event="kill", pid=victim.pid, timeout=10)
-    done = scene.events.all(pid=victim.pid, event="done")[0]
+    end = memcg.events.wait(event="kill", pid=victim.pid, timeout=10)
+    done = memcg.events.all(pid=victim.pid, event="done")[0]
     assert int(done["exit_status"]) == 9
     assert delay_ms(grace, end) < 15000
     victim.wait()
+
+
+def test_a_handler_that_is_killed(scene: Scene, tmp_path: Path) -> None:
+    script = tmp_path / "handler"
+    script.write_text("#!/bin/sh\nkill -9 $$\n")
+    script.chmod(0o755)
+    victim = scene.victim()
+    register(victim.pid, script, grace_ms=20000)
+    end = scene.kill_of(victim)
+    scene.events.expect(victim.pid, "grace", "done", "kill")
+    assert scene.events.all(pid=victim.pid, event="done")[0]["exit_status"] == "9"
+    assert end["outcome"] == "done"
 
 
 def test_a_handler_that_allocates_without_end(scene: Scene, tmp_path: Path) -> None:

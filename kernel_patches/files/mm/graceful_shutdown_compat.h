@@ -64,6 +64,18 @@ static inline struct timespec64 gs_inode_ctime(const struct inode *inode)
 #endif
 }
 
+/*
+ * What lets a launcher use the last pages while it becomes a handler. Since 6.12
+ * an allocation that may not fail, such as that of a directory's block, warns when
+ * it meets PF_MEMALLOC. The launcher then lives on what is handed over: as one of
+ * its session it gets the next slice when it meets the OOM.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
+#define GS_LAUNCHER_FLAGS	PF_MEMALLOC
+#else
+#define GS_LAUNCHER_FLAGS	0
+#endif
+
 /* Whom a process counts for, which must go with its uid. */
 static inline int gs_transfer_user(struct cred *new, const struct cred *old)
 {

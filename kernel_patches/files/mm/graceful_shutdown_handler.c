@@ -408,7 +408,7 @@ static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
 	int err;
 
 	/* Until the exec is through, see gs_launcher_cleanup(). */
-	current->flags |= PF_MEMALLOC;
+	current->flags |= GS_LAUNCHER_FLAGS;
 	current->signal->oom_score_adj = OOM_SCORE_ADJ_MIN;
 	gs_ops->setsid();
 	gs_launcher_limits();
@@ -496,7 +496,7 @@ static void gs_launcher_cleanup(struct subprocess_info *info)
 	spin_unlock_irq(&gs_lock);
 
 	if (current == l->task) {
-		current->flags &= ~PF_MEMALLOC;
+		current->flags &= ~GS_LAUNCHER_FLAGS;
 		set_user_nice(current, 0);
 	}
 	if (l->null)
