@@ -235,8 +235,11 @@ int main(int argc, char **argv)
 		start(leave_in_time);
 	if (opt.exit_on_term)
 		start(leave_on_term);
-	/* Or its text would have to be read back when there is no page for it. */
-	if (opt.exit_on_term && mlockall(MCL_CURRENT))
+	/*
+	 * Or its text would have to be read back when there is no page for it. A
+	 * user may lock little memory, which is no reason to stop.
+	 */
+	if (opt.exit_on_term && mlockall(MCL_CURRENT) && geteuid() == 0)
 		die("mlockall");
 	for (long i = 1; i < opt.threads; i++)
 		threads[i] = start(allocate);
