@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .errors import NoSuchProcess as NoSuchProcess
     from .errors import NotSupported as NotSupported
     from .errors import PermissionDenied as PermissionDenied
+    from .errors import ProgramNotExecutable as ProgramNotExecutable
+    from .errors import ProgramNotFound as ProgramNotFound
     from .errors import RegistryFull as RegistryFull
     from .errors import UsageError as UsageError
     from .eventstream import EventStream as EventStream
@@ -42,6 +44,8 @@ _HOME = {
     "NoSuchProcess": "errors",
     "NotSupported": "errors",
     "PermissionDenied": "errors",
+    "ProgramNotExecutable": "errors",
+    "ProgramNotFound": "errors",
     "RegistryFull": "errors",
     "UsageError": "errors",
     "EventStream": "eventstream",

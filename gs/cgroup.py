@@ -145,8 +145,9 @@ def parent_for_child(where: Hierarchy) -> str:
     parent = os.path.dirname(where.own)
     if len(parent) < len(where.mount) or "memory" not in _enabled(parent):
         raise _no_room(where.own, "processes and limited groups cannot stand side by side there")
-    if _read(f"{where.own}/memory.max").strip() != "max":
-        raise _no_room(where.own, "its own limit would be escaped")
+    for limit in ("memory.max", "memory.high", "memory.swap.max"):
+        if _read(f"{where.own}/{limit}").strip() not in ("", "max"):
+            raise _no_room(where.own, f"its own {limit} would be escaped")
     return parent
 
 

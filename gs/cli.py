@@ -43,6 +43,7 @@ unusable. `run` ends as its program does; 125, 126 and 127 as in env(1).
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the command; ``argv`` without the program's own name."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _print_any_bytes()
     if words and words[0] == "run":
         from . import runner
 
@@ -56,6 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone; what is still buffered must not raise again at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _print_any_bytes() -> None:
+    """Paths and the names of processes are bytes; a strict UTF-8 locale must not end us at one."""
+    for stream in (sys.stdout, sys.stderr):
+        # Neither where a test or an embedding program has put something else in its place.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="surrogateescape")
 
 
 def _dispatch(words: list[str]) -> int:

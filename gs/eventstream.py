@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .procfile import Value
 
 _CHUNK = 65536
+_POLL_MAX_MS = 2**31 - 1
 
 
 class OomEvent:
@@ -187,7 +188,9 @@ class EventStream:
             return False
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(None if left is None else left * 1000 + 1))
+        # poll(2) takes an int of milliseconds; who comes back early is asked again.
+        milliseconds = None if left is None else min(left * 1000 + 1, _POLL_MAX_MS)
+        return bool(poll.poll(milliseconds)) or milliseconds == _POLL_MAX_MS
 
     async def _wait_in_loop(self) -> bool:
         import asyncio

@@ -202,15 +202,18 @@ def _parse_user(text: str) -> User:
     name, _, group = text.partition(":")
     try:
         entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except (KeyError, OverflowError):
+    except (KeyError, ValueError, OverflowError):
         raise UsageError(f"--user {text}", f"there is no user {name!r}") from None
     try:
         gid = entry.pw_gid if not group else _group_number(grp, group)
-    except (KeyError, OverflowError):
+        groups = os.getgrouplist(entry.pw_name, gid)
+    except (KeyError, ValueError, OverflowError):
         raise UsageError(f"--user {text}", f"there is no group {group!r}") from None
     if os.geteuid() != 0 and entry.pw_uid != os.geteuid():
         raise PermissionDenied(f"--user {text}", "only root can become another user")
-    return User(entry.pw_uid, gid, os.getgrouplist(entry.pw_name, gid))
+    if os.geteuid() != 0 and gid != os.getegid():
+        raise PermissionDenied(f"--user {text}", "only root can become of another group")
+    return User(entry.pw_uid, gid, groups)
 
 
 def _group_number(grp: object, group: str) -> int:
@@ -275,7 +278,11 @@ def _become(user: User) -> None:
     be cleaned up after, and the program has no way back."""
     if os.geteuid() != 0:
         return
+    from . import _sys
+
     try:
+        # The kernel does so only when root is given up for good, the saved user too.
+        _sys.clear_ambient_capabilities()
         os.setgroups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, 0)

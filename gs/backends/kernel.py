@@ -37,6 +37,12 @@ class KernelBackend(Backend):
                 "it was built with STATIC_USERMODEHELPER",
                 "boot a kernel without it",
             )
+        if self._files.read_sysctl("enabled") == 0:
+            return NotSupported(
+                "no handler would run",
+                "vm.graceful_shutdown_enabled is 0",
+                "sysctl -w vm.graceful_shutdown_enabled=1",
+            )
         # The file opens for everybody; who opened it is judged at the first write.
         if not may_register():
             return PermissionDenied(

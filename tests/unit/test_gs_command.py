@@ -181,6 +181,19 @@ def test_watch_in_three_forms(procfs: Path) -> None:
     assert [json.loads(record)["event"] for record in records] == ["grace", "done", "kill", "lost"]
 
 
+def test_watch_takes_a_name_that_is_no_utf8(procfs: Path) -> None:
+    """The kernel cuts a name at 15 bytes, also within a character."""
+    line = GRACE.replace("comm=hog", "comm=caf\udcc3")
+    assert line != GRACE
+    (procfs / "graceful_shutdown_events").write_text(line + "\n", errors="surrogateescape")
+    code = "import sys; from gs.cli import main; sys.exit(main(['watch', '--raw']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, check=True,
+        env={**environment(procfs), "PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert b"comm=caf\xc3 " in done.stdout
+
+
 def test_watch_one_process(procfs: Path) -> None:
     done = gs("watch", "--pid", "43", "--raw", procfs=procfs)
     assert done.stdout == LOST + "\n"

@@ -77,6 +77,9 @@ def test_a_patched_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert levels(Machine(str(tmp_path), files), "kernel") == [GOOD, NOTE]
     (tmp_path / "kernel/sys/vm/graceful_shutdown_enabled").write_text("0\n")
     assert BAD in levels(Machine(str(tmp_path), files), "kernel")
+    assert not doctor.can_protect(doctor.examine(machine(tmp_path, {}, files)))
+    refused = kernel.KernelBackend(files).unusable()
+    assert refused is not None and "sysctl -w vm.graceful_shutdown_enabled=1" in str(refused)
 
 
 def test_a_patched_kernel_that_may_not_be_used(

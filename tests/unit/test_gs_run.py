@@ -202,6 +202,8 @@ def test_a_failed_exec_takes_the_registration_back(
         ("--on-oom", "/bin/true", "--swap-max", "1M", "true"),
         ("--on-oom", "/bin/true", "--user", "no-such-user", "true"),
         ("--on-oom", "/bin/true", "--user", "root:no-such-group", "true"),
+        ("--on-oom", "/bin/true", "--user", "nobody:99999999999", "true"),
+        ("--on-oom", "/bin/true", "--user", "²", "true"),
     ],
     ids=lambda words: " ".join(words)[:40] or "nothing",
 )
@@ -291,6 +293,20 @@ def test_prog_is_another_user_without_a_way_back(procfs: Path) -> None:
     back = gs("run", "--on-oom", "/bin/true", "--user", "nobody", "setpriv", "--reuid", "0",
               "true", procfs=procfs)  # fmt: skip
     assert back.returncode != 0 and "not permitted" in back.stderr
+
+
+@root_only
+def test_no_ambient_capability_stays(procfs: Path) -> None:
+    """As a unit's AmbientCapabilities= gives them to root: they are not PROG's."""
+    start = f"import sys; sys.path.insert(0, {str(REPO)!r}); from gs.cli import main; "
+    done = subprocess.run(
+        ["setpriv", "--inh-caps=+net_raw", "--ambient-caps=+net_raw",
+         sys.executable, "-S", "-E", "-c", start + "sys.exit(main())",
+         "run", "--on-oom", "/bin/true", "--user", "nobody", "sh", "-c", STATUS],
+        env=environment(procfs), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    fields = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
+    assert int(fields["CapPrm"], 16) == int(fields["CapEff"], 16) == 0
 
 
 @root_only
