@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provisioning import config
+from provisioning import commands, config
 from provisioning.errors import HostFailed
 from provisioning.progress import note
 
@@ -265,3 +265,7 @@ def _remove(path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)  # at once: a half-removed entry must not be taken for a damaged one
     shutil.rmtree(aside, ignore_errors=True)
+    if aside.exists() and os.geteuid() != 0:
+        # Files of subordinate ids, from unpacking an image: only their name space may remove them.
+        name_space = ["unshare", "--user", "--map-root-user", "--map-auto"]
+        commands.run([*name_space, "rm", "-rf", "--", aside], check=False)

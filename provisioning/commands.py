@@ -211,13 +211,14 @@ def spawn(
 
 def end(process: subprocess.Popen[bytes], grace: float = TERM_GRACE) -> None:
     """End a program and everything in its process group: SIGTERM, ``grace`` seconds, SIGKILL."""
-    if process.poll() is None:
-        _signal_group(process, signal.SIGTERM)
-        try:
+    try:
+        if process.poll() is None:
+            _signal_group(process, signal.SIGTERM)
             process.wait(timeout=grace)
-        except subprocess.TimeoutExpired:
-            pass
-    _signal_group(process, signal.SIGKILL)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also when a second Ctrl-C comes meanwhile
+        _signal_group(process, signal.SIGKILL)
     process.wait()
 
 
@@ -237,18 +238,23 @@ def missing_packages(what: str, packages: Sequence[str]) -> MissingPackages:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM both unwind as Interrupted, so that clean-up code runs."""
+    """Inside, Ctrl-C, SIGTERM and a lost terminal unwind as Interrupted, and clean-up code runs."""
 
     def on_term(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, on_term)
+    before = {
+        number: signal.signal(number, on_term)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup means it
+    }
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted("interrupted", hint="run it again to go on") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _popen(words: list[str], **options: Any) -> subprocess.Popen[bytes]:

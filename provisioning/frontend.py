@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provisioning import commands, log
+from provisioning import commands, config, log
 from provisioning.config import SERIES
-from provisioning.errors import ProvisioningError, UsageError, report
+from provisioning.errors import HostFailed, ProvisioningError, UsageError, report
 from provisioning.kernel import build, patches, source, versions
 from provisioning.kernel.build import KernelArtefact, Plan
 from provisioning.kernel.download import Unreachable
@@ -54,6 +54,14 @@ def run_task(work: Callable[[], int | None]) -> None:
     except ProvisioningError as error:
         print(report(error), file=sys.stderr)
         status = error.exit_code
+    except OSError as error:
+        failed = HostFailed(
+            f"cannot use {error.filename or config.cache_dir()}",
+            error.strerror or str(error),
+            "make room there, or set GS_CACHE to another place",
+        )
+        print(report(failed), file=sys.stderr)
+        status = failed.exit_code
     sys.exit(status)
 
 

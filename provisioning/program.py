@@ -22,11 +22,11 @@ class Tasks(Program):
         """The tasks and their options."""
         try:
             super().parse_tasks()
-        except ParseError as error:
+        except (ParseError, ValueError) as error:  # ValueError: no number where one is due
             raise _usage(error) from None
 
 
-def _usage(error: ParseError) -> Exit:
+def _usage(error: Exception) -> Exit:
     line = UsageError(str(error).rstrip("!"), hint="./dev --list, and ./dev --help TASK")
     return Exit(f"error: {line}", code=UsageError.exit_code)
 

@@ -10,6 +10,9 @@ import pytest
 # A shell's background job ignores SIGINT, and so would every program that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A machine that stays is ended by its fixture, which must come to run.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
 TESTS = Path(__file__).parent
 
 #: These run elsewhere: inside the VM (test_guest.py takes them there), or against a real host.

@@ -76,7 +76,9 @@ def _download(found: Found) -> Path:
             # The archive drops old versions: the recorded one may be gone.
             (state / f"{found.package.package}.json").unlink(missing_ok=True)
             raise
-        return next(downloads.glob(f"{found.package.package}_*.deb"))
+        # An interrupted run may have left one of another version; apt writes a colon as %3a.
+        wanted = f"{found.package.package}_{found.version.replace(':', '%3a')}_*.deb"
+        return next(downloads.glob(wanted))
 
 
 def _update(package: DebianPackage) -> None:
@@ -122,6 +124,10 @@ def _apt(package: DebianPackage, program: str, *words: str, cwd: Path | None = N
         "Acquire::Retries": "2",
         "APT::Sandbox::User": "root",  # the cache may lie where the user _apt cannot go
         "APT::Update::Error-Mode": "any",
+        # What the machine's administrator prefers is about the machine.
+        "APT::Default-Release": "",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": "/dev/null",
     }
     if package.archived:
         options["Acquire::Check-Valid-Until"] = "false"

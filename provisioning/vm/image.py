@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provisioning import cache, commands, config
-from provisioning.errors import HostFailed
+from provisioning.errors import CommandFailed, DownloadFailed, HostFailed
 from provisioning.progress import step
 
 RELEASE = "bookworm"
@@ -74,7 +74,7 @@ def _make(part: Path) -> None:
     commands.which_or_hint("mmdebstrap", "mmdebstrap")
     tar = part / "root.tar"
     with step(f"making the guest's root image (Debian {RELEASE})"):
-        _debootstrap(tar, log=part / "mmdebstrap.log")
+        _debootstrap(tar, log=config.cache_dir() / "vm" / "mmdebstrap.log")
         (part / "host_key.pub").write_bytes(_read_member(tar, HOST_KEY))
         _to_ext4(tar, part / "root.ext4", part / "tree")
         tar.unlink()
@@ -94,7 +94,16 @@ def _debootstrap(tar: Path, log: Path) -> None:
     words: list[str | Path] = ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
     words += [f"--customize-hook={hook}" for hook in hooks]
     words += [RELEASE, tar]
-    commands.run(words, log=log, timeout=1800)
+    log.unlink(missing_ok=True)
+    try:
+        commands.run(words, log=log, timeout=1800)
+    except CommandFailed as error:
+        raise DownloadFailed(
+            "the guest's Debian could not be made",
+            error.why or error.what,
+            "look at the network, the proxy settings and /etc/subuid, then run it again",
+            log=log,
+        ) from None
 
 
 def _to_ext4(tar: Path, image: Path, tree: Path) -> None:

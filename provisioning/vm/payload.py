@@ -8,8 +8,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from provisioning import commands
-from provisioning.config import REPO, jobs
+from provisioning import cache, commands
+from provisioning.config import REPO, cache_dir, jobs
 
 INIT = Path(__file__).parent / "guest" / "init"
 
@@ -27,9 +27,10 @@ SECTOR = 512
 
 
 def build_test_programs() -> None:
-    """``make`` in test_programs; nothing happens when everything is up to date."""
+    """``make`` in test_programs, one at a time; nothing happens when everything is up to date."""
     commands.which_or_hint("make", "build-essential")
-    commands.run(["make", "-C", REPO / "test_programs", f"-j{jobs()}"], timeout=600)
+    with cache.exclusive(cache_dir() / "vm" / "test_programs"):
+        commands.run(["make", "-C", REPO / "test_programs", f"-j{jobs()}"], timeout=600)
 
 
 def write(
