@@ -17,6 +17,7 @@ from types import FrameType
 from typing import IO, Any
 
 from provisioning.errors import (
+    MAKE_ROOM,
     CommandFailed,
     CommandTimedOut,
     DiskFull,
@@ -318,9 +319,7 @@ def _failed(words: Sequence[str], status: int, output: str, log: Path | None) ->
     what = f"{Path(words[0]).name} {how}"
     for line in lines:
         if any(sign in line for sign in _NO_ROOM):
-            return DiskFull(
-                what, line, "make room there, or set GS_CACHE to another place", log=log
-            )
+            return DiskFull(what, line, MAKE_ROOM, log=log)
     return CommandFailed(what, said, log=log, output=output)
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from gs.errors import GsError
 
+#: What to do where a file cannot be written.
+MAKE_ROOM = "make room there, or set GS_CACHE to another place"
+
 #: Lines of a log that a failure report quotes.
 TAIL_LINES = 15
 

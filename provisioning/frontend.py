@@ -10,7 +10,7 @@ from typing import Any
 
 from provisioning import commands, config, log
 from provisioning.config import SERIES
-from provisioning.errors import HostFailed, ProvisioningError, UsageError, report
+from provisioning.errors import MAKE_ROOM, HostFailed, ProvisioningError, UsageError, report
 from provisioning.kernel import build, patches, source, versions
 from provisioning.kernel.build import KernelArtefact, Plan
 from provisioning.kernel.download import Unreachable
@@ -58,7 +58,7 @@ def run_task(work: Callable[[], int | None]) -> None:
         failed = HostFailed(
             f"cannot use {error.filename or config.cache_dir()}",
             error.strerror or str(error),
-            "make room there, or set GS_CACHE to another place",
+            MAKE_ROOM,
         )
         print(report(failed), file=sys.stderr)
         status = failed.exit_code

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 
 from provisioning import cache
-from provisioning.errors import DownloadFailed, HostFailed, ProvisioningError
+from provisioning.errors import MAKE_ROOM, DownloadFailed, HostFailed, ProvisioningError
 from provisioning.log import logger
 from provisioning.progress import Bar, bar
 
@@ -152,9 +152,7 @@ def _not_written(part: Path, error: OSError) -> ProvisioningError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         part.unlink(missing_ok=True)  # it is what fills the disk
         reason += ", what was fetched is deleted"
-    return HostFailed(
-        f"cannot write {part}", reason, "make room there, or set GS_CACHE to another place"
-    )
+    return HostFailed(f"cannot write {part}", reason, MAKE_ROOM)
 
 
 def _reason(error: Exception) -> str:

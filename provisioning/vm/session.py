@@ -168,7 +168,7 @@ def _run_to_end(
         follower.read()
     finally:
         commands.end(process, grace=1)
-    if qemu.crash_of(process):
+    if qemu.crashed(process):
         return Outcome.CRASHED
     if process.returncode != 0 and not spec.console.exists():
         raise qemu.lost(spec, f"QEMU ended with {process.returncode}")

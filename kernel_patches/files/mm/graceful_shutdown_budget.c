@@ -22,10 +22,10 @@
  * @domain: serial number of the memcg's css, 0 for the machine
  * @span: the newest span in @ms
  * @ms: time waited, by the span in which the wait ended
- * @waits: askers of the domain that wait now
- * @since_ns: when the first of them began to, CLOCK_BOOTTIME
+ * @waits: graces of the domain that run now, and its askers that wait
+ * @since_ns: when the first of them began, CLOCK_BOOTTIME
  *
- * Askers that wait at the same time count once.
+ * What goes on at the same time counts once.
  */
 struct gs_budget {
 	u64 domain;
@@ -104,7 +104,7 @@ unsigned int gs_budget_left(const struct mem_cgroup *memcg)
 	return used < all ? all - used : 0;
 }
 
-/* An asker of this domain waits from now on. The budget stays until it leaves. */
+/* A wait of this domain begins. The budget stays its own until it leaves. */
 struct gs_budget *gs_budget_enter(const struct mem_cgroup *memcg)
 {
 	struct gs_budget *b = gs_budget_of(memcg);
