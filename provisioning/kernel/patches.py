@@ -224,10 +224,19 @@ def _rewritten(pristine: Path, series: str) -> Iterator[tuple[Patch, str]]:
             head = text.partition("diff --git ")[0]
             _, rule, signature = text.rpartition("\n-- \n")  # as git format-patch ends a mail
             end = f"-- \n{signature}" if rule else ""
-            yield patch, head + _diff(before, box) + end
+            yield patch, head + _diff(before, box, _context(text)) + end
 
 
-def _diff(before: dict[str, bytes | None], box: Path) -> str:
+def _context(text: str) -> int:
+    """Lines of context in a patch: where releases differ close by, one may keep to fewer than 3."""
+    leading = [
+        next(i for i, line in enumerate(hunk) if line[:1] in "+-")
+        for hunk in (part.splitlines()[1:] for part in re.split(r"^(?=@@ )", text, flags=re.M)[1:])
+    ]
+    return max(leading)
+
+
+def _diff(before: dict[str, bytes | None], box: Path, context: int) -> str:
     """`git diff` of a few files, without the index lines, which change with every release."""
     git = commands.which_or_hint("git", "git")
     with tempfile.TemporaryDirectory(prefix="gs-diff-") as place:
@@ -236,7 +245,7 @@ def _diff(before: dict[str, bytes | None], box: Path) -> str:
                 if content is not None:
                     _replace(Path(place, side, name), content)
         done = commands.run(
-            [git, "diff", "--no-index", "--no-prefix", "--no-color", "-U3", "a", "b"],
+            [git, "diff", "--no-index", "--no-prefix", "--no-color", f"-U{context}", "a", "b"],
             cwd=Path(place),
             env={"GIT_CEILING_DIRECTORIES": place, "GIT_CONFIG_NOSYSTEM": "1", "HOME": place},
             check=False,  # 1 says that there are differences
