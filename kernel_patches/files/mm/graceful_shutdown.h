@@ -48,6 +48,8 @@ enum gs_event {
 	GS_NR_EVENTS
 };
 
+struct gs_grace;
+
 /**
  * struct graceful_shutdown_ops - what the attachment lends to the core
  * @attachment: "builtin" or "module"
@@ -61,6 +63,14 @@ enum gs_event {
  *	label
  * @zones_have: some zone that @oc may use holds @pages above its high mark
  * @swappiness: of a memory cgroup
+ * @may_access: may current, with the credentials that it has now, look into @task
+ * @oom_group: the cgroup that is killed as a whole with @victim, with a reference,
+ *	or NULL
+ * @scan_tasks: call @fn for every process of @memcg and below
+ * @leave_fault: let current's allocation fail, so that it waits for @head, of
+ *	which it stays a waiter, at the end of its page fault; whether it does.
+ *	NULL where there is no such thing
+ * @decides: the kill for which current has waited there, and decides now; or NULL
  * @count: count an event in /proc/vmstat, where there is a place for it
  *
  * These are not exported to modules, or static; everything else that the core
@@ -77,6 +87,15 @@ struct graceful_shutdown_ops {
 	int (*transfer_creds)(struct cred *new, const struct cred *old);
 	bool (*zones_have)(const struct oom_control *oc, unsigned long pages);
 	int (*swappiness)(struct mem_cgroup *memcg);
+	bool (*may_access)(struct task_struct *task);
+	struct mem_cgroup *(*oom_group)(struct task_struct *victim,
+					struct mem_cgroup *domain);
+	void (*scan_tasks)(struct mem_cgroup *memcg,
+			   int (*fn)(struct task_struct *task, void *arg),
+			   void *arg);
+	bool (*leave_fault)(const struct gs_grace *head,
+			    const struct oom_control *oc);
+	struct gs_grace *(*decides)(void);
 	void (*count)(enum gs_event event);
 };
 
@@ -104,16 +123,15 @@ struct gs_file_id {
  * @pid: the thread group
  * @cred: the opener's credentials
  * @privileged: the opener had CAP_SYS_ADMIN
- * @file: the handler's file
+ * @tree: it covers the descendants of @pid, too
+ * @signal: what the victim is sent when grace begins, or 0
+ * @file: the handler's file, where there is a handler
  * @grace_ms: 0 means the sysctl's value when grace begins
- * @spent_until_ns: CLOCK_BOOTTIME; until then there is no new grace. U64_MAX
- *	from the end of one until it is known that nothing was killed
- * @outcome: how the last grace ended, GS_NR_EVENTS before there was one
- * @argc: words of the command
+ * @argc: words of the command; 0 means a signal alone
  * @words_len: bytes behind @argv
  * @argv: the words' addresses and NULL; the words themselves stand behind
  *
- * @spent_until_ns and @outcome are guarded by gs_lock, and so are the links.
+ * The links and @file are guarded by gs_lock; nothing else changes.
  */
 struct gs_entry {
 	struct hlist_node hash;
@@ -124,10 +142,10 @@ struct gs_entry {
 	struct pid *pid;
 	const struct cred *cred;
 	bool privileged;
+	bool tree;
+	unsigned int signal;
 	struct gs_file_id file;
 	unsigned int grace_ms;
-	u64 spent_until_ns;
-	enum gs_event outcome;
 	int argc;
 	size_t words_len;
 	char *argv[];
@@ -159,43 +177,52 @@ enum gs_fate {
  * struct gs_grace - a victim in its grace, and its handler's session
  * @busy: in use
  * @over: the handler has ended, one way or the other
- * @fate: what becomes of the victim
- * @outcome: how the handler ended
+ * @gone: the victim has ended by itself
+ * @outcome: how the handler ended, as the kill record has it
  * @entry: the registration
  * @victim: the victim's thread group
  * @who: the same for the event records; holds a reference on the memcg
- * @handler: the handler's thread group
+ * @handler: the handler's thread group, NULL where there is a signal alone
  * @begin_ns: when the victim was chosen, CLOCK_BOOTTIME
  * @deadline_ns: when grace ends, CLOCK_BOOTTIME
- * @over_ns: when the handler ended, CLOCK_BOOTTIME
- * @budget: the domain's, which it is charged to while it is neither over nor
- *	settled; NULL then
  * @grace_ms: time between the two
  * @deadline: the timer for it
  * @tasks: the session: the handler and all that descends from it
- * @waiters: askers that wait here
+ * @head: the first grace of the same kill, itself in most cases. With
+ *	memory.oom.group one kill is the end of several victims
+ * @ended: no handler of this kill is left to wait for
+ * @ended_ns: when that was, CLOCK_BOOTTIME
+ * @fate: what becomes of the victims
+ * @budget: the domain's, which the kill is charged to until @ended or decided;
+ *	NULL then
+ * @waiters: askers that wait for this kill
  * @wait: where they do
  *
- * A slot is free again when @over, nobody waits, and the session is empty.
- * Guarded by gs_lock; @fate is written with oom_lock held, too, but for GS_SPARED
- * when the victim exits.
+ * From @ended on the members are those of the kill, and used in its head alone.
+ * The slots of a kill are free again when all its graces are over, nobody waits,
+ * and the sessions are empty. Guarded by gs_lock; @fate is written with oom_lock
+ * held, too, but for GS_SPARED when the victims have gone.
  */
 struct gs_grace {
 	bool busy;
 	bool over;
-	enum gs_fate fate;
-	enum gs_event outcome;
+	bool gone;
+	const char *outcome;
 	struct gs_entry *entry;
 	struct pid *victim;
 	struct gs_victim who;
 	struct pid *handler;
 	u64 begin_ns;
 	u64 deadline_ns;
-	u64 over_ns;
-	struct gs_budget *budget;
 	unsigned int grace_ms;
 	struct hrtimer deadline;
 	struct list_head tasks;
+	struct gs_grace *head;
+
+	bool ended;
+	u64 ended_ns;
+	enum gs_fate fate;
+	struct gs_budget *budget;
 	unsigned int waiters;
 	wait_queue_head_t wait;
 };
@@ -204,14 +231,18 @@ struct gs_grace {
  * struct gs_mm_facts - what is known of a process's memory
  * @rss_kb: resident
  * @swap_kb: swapped out
+ * @anon_kb: resident, and not of a file
  * @reaped: the OOM reaper is through with it, or may not touch it
  * @in_domain: it is charged to the domain in question
+ * @dumpable: its owner may look into it
  */
 struct gs_mm_facts {
 	unsigned long rss_kb;
 	unsigned long swap_kb;
+	unsigned long anon_kb;
 	bool reaped;
 	bool in_domain;
+	bool dumpable;
 };
 
 struct gs_budget;
@@ -220,26 +251,77 @@ struct gs_launcher;
 /* graceful_shutdown.c */
 extern const struct graceful_shutdown_ops *gs_ops;
 extern spinlock_t gs_lock;
+extern int gs_sysctl_enabled;
 extern int gs_sysctl_grace_ms;
 extern int gs_sysctl_max_grace_ms;
 extern int gs_sysctl_max_entries;
 extern int gs_sysctl_max_running;
-void gs_grace_end(struct gs_grace *g, enum gs_event outcome, int value);
-void gs_grace_try_free(struct gs_grace *g);
-struct gs_grace *gs_grace_killed(struct pid *victim);
-bool gs_global_grace_runs(void);
+extern int gs_sysctl_unprivileged;
+extern int gs_sysctl_handler_max_kb;
+extern int gs_sysctl_reserve_kb;
 int gs_activate(void);
 void gs_deactivate(void);
 void gs_upkeep_in(unsigned long delay);
+
+/* graceful_shutdown_facts.c */
+bool gs_is_dying(struct task_struct *task);
+bool gs_in_domain(struct task_struct *task, struct mem_cgroup *domain);
 bool gs_mm_look(struct task_struct *task, struct mem_cgroup *domain,
 		struct gs_mm_facts *facts);
+bool gs_is_owner(const struct cred *cred, struct task_struct *task,
+		 const struct gs_mm_facts *facts);
 void gs_victim_init(struct gs_victim *v, struct task_struct *task,
 		    const struct oom_control *oc);
+bool gs_enough(const struct oom_control *oc, unsigned long *free_kb);
+
+/* Where a cpuset or a memory policy bounds the OOM, only an allocation can judge it. */
+static inline bool gs_is_bounded(enum oom_constraint constraint)
+{
+	return constraint == CONSTRAINT_CPUSET ||
+	       constraint == CONSTRAINT_MEMORY_POLICY;
+}
 
 static inline unsigned long gs_kb(unsigned long pages)
 {
 	return pages << (PAGE_SHIFT - 10);
 }
+
+/* graceful_shutdown_grace.c */
+void gs_graces_init(void);
+bool gs_graces_run(void);
+bool gs_global_grace_runs(void);
+struct gs_grace *gs_grace_join(const struct oom_control *oc,
+			       struct task_struct *victim, bool *late);
+struct gs_grace *gs_grace_begin(const struct oom_control *oc,
+				struct task_struct *victim);
+void gs_grace_leave(struct gs_grace *head);
+void gs_grace_end(struct gs_grace *g, enum gs_event event, int value);
+void gs_grace_try_free(struct gs_grace *g);
+void gs_graces_gone(struct pid *victim);
+bool gs_grace_settled(const struct gs_grace *head);
+bool gs_grace_foreign(const struct gs_grace *head,
+		      const struct oom_control *oc);
+void gs_grace_spare(struct gs_grace *head, unsigned long free_kb);
+bool gs_grace_kill(struct gs_grace *head);
+struct gs_grace *gs_grace_killed(struct pid *victim);
+unsigned int gs_grace_index(const struct gs_grace *g);
+struct gs_grace *gs_grace_at(unsigned int index);
+
+/* graceful_shutdown_ask.c */
+struct gs_budget *gs_bill(const struct mem_cgroup *memcg);
+void gs_unbill(struct gs_budget *budget);
+bool gs_grace_killable(const struct gs_grace *head);
+
+/* graceful_shutdown_fault.c */
+struct gs_grace *gs_fault_decides(void);
+bool gs_fault_leave(const struct gs_grace *head, const struct oom_control *oc);
+void gs_fault_forget(void);
+
+/* graceful_shutdown_spent.c */
+void gs_spent_set(struct pid *victim, const char *outcome, u64 until_ns);
+const char *gs_spent_outcome(struct pid *victim);
+void gs_spent_exited(struct pid *victim);
+void gs_spent_drop(void);
 
 /* graceful_shutdown_budget.c */
 unsigned int gs_budget_left(const struct mem_cgroup *memcg);
@@ -250,20 +332,25 @@ void gs_budget_leave(struct gs_budget *b);
 int gs_registry_init(void);
 unsigned int gs_registry_count(void);
 struct gs_entry *gs_entry_find(struct pid *pid);
+struct gs_entry *gs_entry_covering(struct task_struct *task);
+const char *gs_entry_handler(const struct gs_entry *e);
 void gs_entry_get(struct gs_entry *e);
 void gs_entry_put(struct gs_entry *e);
 void gs_registry_exited(struct pid *pid);
+
+/* graceful_shutdown_session.c */
+int gs_session_init(void);
+bool gs_session_has(struct pid *pid);
+struct gs_grace *gs_session_of(struct pid *pid);
+bool gs_session_add(struct gs_grace *g, struct pid *pid);
+void gs_session_forked(struct pid *parent, struct task_struct *child);
+struct gs_grace *gs_session_exited(struct pid *pid);
+void gs_session_kill(struct gs_grace *g);
 
 /* graceful_shutdown_handler.c */
 int gs_check_handler(const char *path, const struct cred *cred,
 		     struct gs_file_id *id);
 int gs_init_root(struct path *root);
-int gs_session_init(void);
-bool gs_session_has(struct pid *pid);
-struct gs_grace *gs_session_of(struct pid *pid);
-void gs_session_forked(struct pid *parent, struct task_struct *child);
-struct gs_grace *gs_session_exited(struct pid *pid);
-void gs_session_kill(struct gs_grace *g);
 bool gs_launchers_fill(void);
 void gs_launchers_wait(void);
 void gs_launchers_drop(void);
@@ -271,6 +358,7 @@ struct gs_launcher *gs_launcher_take(struct gs_grace *g);
 void gs_launcher_go(struct gs_launcher *l, u64 seq, unsigned long rss_kb);
 
 /* graceful_shutdown_reserve.c */
+unsigned long gs_reserve_default_kb(void);
 bool gs_reserve_gather(void);
 void gs_reserve_drop(void);
 bool gs_reserve_hand_over(bool first);

@@ -8,6 +8,7 @@
 #include <linux/init.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/ptrace.h>
 #include <linux/security.h>
 #include <linux/swap.h>
 #include <linux/syscalls.h>
@@ -25,6 +26,7 @@ static void gs_probe_fork(void *data, struct task_struct *parent,
 
 static void gs_probe_exit(void *data, struct task_struct *task)
 {
+	gs_fault_forget();
 	graceful_shutdown_exiting(task);
 }
 
@@ -98,6 +100,22 @@ static int gs_swappiness(struct mem_cgroup *memcg)
 	return mem_cgroup_swappiness(memcg);
 }
 
+/*
+ * Not for attaching: the Yama module would ask for kinship there, which a handler
+ * never has.
+ */
+static bool gs_may_access(struct task_struct *task)
+{
+	return ptrace_may_access(task, PTRACE_MODE_READ_FSCREDS);
+}
+
+static void gs_scan_tasks(struct mem_cgroup *memcg,
+			  int (*fn)(struct task_struct *task, void *arg),
+			  void *arg)
+{
+	mem_cgroup_scan_tasks(memcg, fn, arg);
+}
+
 static void gs_count(enum gs_event event)
 {
 	static const enum vm_event_item items[] = {
@@ -123,6 +141,11 @@ static const struct graceful_shutdown_ops gs_builtin_ops = {
 	.transfer_creds		= gs_transfer_creds,
 	.zones_have		= gs_zones_have,
 	.swappiness		= gs_swappiness,
+	.may_access		= gs_may_access,
+	.oom_group		= mem_cgroup_get_oom_group,
+	.scan_tasks		= gs_scan_tasks,
+	.leave_fault		= gs_fault_leave,
+	.decides		= gs_fault_decides,
 	.count			= gs_count,
 };
 

@@ -101,6 +101,15 @@ static inline u64 gs_start_boottime(const struct task_struct *task)
 #endif
 }
 
+static inline bool gs_is_filtered(struct task_struct *task)
+{
+#ifdef CONFIG_SECCOMP
+	return task->seccomp.mode;
+#else
+	return false;
+#endif
+}
+
 /* A process that dumps core may take long to give its memory back. */
 static inline bool gs_dumps_core(struct task_struct *task)
 {

@@ -20,6 +20,9 @@
 #include "graceful_shutdown_compat.h"
 #include "graceful_shutdown_grammar.h"
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/graceful_shutdown.h>
+
 #define GS_RING_BYTES	BIT(CONFIG_GRACEFUL_SHUTDOWN_RING_SHIFT)
 #define GS_RING_RECORDS	4096U
 
@@ -93,10 +96,9 @@ static const char *const gs_constraint_names[] = {
 	[CONSTRAINT_MEMCG] = "memcg",
 };
 
-/* The name of an event; before any there is "none". */
 const char *gs_event_name(enum gs_event event)
 {
-	return event < GS_NR_EVENTS ? gs_event_names[event] : "none";
+	return gs_event_names[event];
 }
 
 const char *gs_constraint_name(enum oom_constraint constraint)
@@ -193,6 +195,8 @@ u64 gs_event_emit(enum gs_event event, const struct gs_victim *v,
 	gs_ring_put(text, min(n, size - 2) + 1);
 	spin_unlock_irqrestore(&gs_ring.lock, flags);
 
+	trace_graceful_shutdown(seq, gs_event_names[event], v->pid, v->comm,
+				v->uid, v->memcg);
 	gs_ops->count(event);
 	wake_up_interruptible(&gs_ring_wait);
 	return seq;

@@ -3,6 +3,7 @@
  * Grammar of /proc/graceful_shutdown:
  *
  *	<pid> [key=value]... <path> [arg]...	register
+ *	<pid> signal=<n> [key=value]...		the same, without a handler
  *	-<pid>					remove
  *	# anything				ignored, as are blank lines
  *
@@ -27,6 +28,7 @@
 #include "graceful_shutdown_grammar.h"
 
 #define GS_LINE_MAX	(2 * PATH_MAX)
+#define GS_SIGNAL_MAX	64
 
 static bool gs_is_blank(char c)
 {
@@ -98,16 +100,53 @@ static int gs_unescape(char *dst, const char *src, size_t len)
 	return out;
 }
 
+/* The value in @word, which is @len bytes long, if it begins with @key; or NULL. */
+static const char *gs_value(const char *word, size_t *len, const char *key)
+{
+	size_t skip = strlen(key);
+
+	if (*len <= skip || memcmp(word, key, skip))
+		return NULL;
+	*len -= skip;
+	return word + skip;
+}
+
+/* Each option may be given once. */
+static int gs_parse_number(const char *value, size_t len, unsigned int max,
+			   unsigned int *number)
+{
+	if (*number)
+		return -EINVAL;
+	*number = gs_number(value, len, max);
+	return *number ? 0 : -EINVAL;
+}
+
+static int gs_parse_scope(const char *value, size_t len, enum gs_scope *scope)
+{
+	if (*scope)
+		return -EINVAL;
+	if (len == strlen("tree") && !memcmp(value, "tree", len))
+		*scope = GS_SCOPE_TREE;
+	else if (len == strlen("process") && !memcmp(value, "process", len))
+		*scope = GS_SCOPE_PROCESS;
+	return *scope ? 0 : -EINVAL;
+}
+
 static int gs_parse_option(const char *word, size_t len,
 			   unsigned int max_grace_ms, struct gs_line *line)
 {
-	static const char grace[] = "grace_ms=";
-	const size_t skip = sizeof(grace) - 1;
+	const char *value;
 
-	if (len <= skip || memcmp(word, grace, skip) || line->grace_ms)
-		return -EINVAL;
-	line->grace_ms = gs_number(word + skip, len - skip, max_grace_ms);
-	return line->grace_ms ? 0 : -EINVAL;
+	value = gs_value(word, &len, "grace_ms=");
+	if (value)
+		return gs_parse_number(value, len, max_grace_ms,
+				       &line->grace_ms);
+	value = gs_value(word, &len, "signal=");
+	if (value)
+		return gs_parse_number(value, len, GS_SIGNAL_MAX,
+				       &line->signal);
+	value = gs_value(word, &len, "scope=");
+	return value ? gs_parse_scope(value, len, &line->scope) : -EINVAL;
 }
 
 static int gs_parse_words(char *word, size_t len, char *cursor, char *end,
@@ -177,7 +216,7 @@ int gs_line_parse(char *text, size_t len, unsigned int max_grace_ms,
 			return err;
 	}
 	if (!word)
-		return -EINVAL;
+		return line->signal ? 0 : -EINVAL;
 	return gs_parse_words(word, n, cursor, end, line);
 }
 

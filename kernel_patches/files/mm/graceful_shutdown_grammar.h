@@ -20,12 +20,21 @@ enum gs_line_kind {
 	GS_LINE_REMOVE,
 };
 
+enum gs_scope {
+	GS_SCOPE_DEFAULT,	/* none given: the process */
+	GS_SCOPE_PROCESS,
+	GS_SCOPE_TREE,
+};
+
 /**
  * struct gs_line - one line, parsed
  * @kind: what it asks for
  * @pid: the process, in the writer's pid namespace
  * @grace_ms: the grace time asked for, 0 for the default
- * @words: the path and the arguments, unescaped, each ended by a NUL byte
+ * @signal: what the victim is sent, 0 for nothing
+ * @scope: whom it is for
+ * @words: the path and the arguments, unescaped, each ended by a NUL byte; none
+ *	where there is a signal alone
  * @words_len: bytes in @words, the NUL bytes included
  * @argc: number of words
  */
@@ -33,6 +42,8 @@ struct gs_line {
 	enum gs_line_kind kind;
 	int pid;
 	unsigned int grace_ms;
+	unsigned int signal;
+	enum gs_scope scope;
 	const char *words;
 	size_t words_len;
 	int argc;

@@ -1,58 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Handlers: how one is started when there is no memory to fork, and what
- * belongs to it.
+ * Handlers: how one is started when there is no memory to fork.
  *
  * Launchers are usermode helpers that were forked ahead of time and wait in
  * their init callback. Given a grace they become its handler: they take on the
  * registrant's credentials and exec. Whether that worked is seen in the cleanup
  * callback, since a usermode helper whose exec failed exits with 0.
- *
- * A session is a handler and all that descends from it, recorded by a probe on
- * fork. It ends with the handler: none of it outlives that, or the deadline.
  */
 
 #include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/fs_struct.h>
-#include <linux/hash.h>
 #include <linux/kernel.h>
 #include <linux/mount.h>
 #include <linux/pid_namespace.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/security.h>
-#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/umh.h>
 
 #include "graceful_shutdown.h"
 #include "graceful_shutdown_compat.h"
-
-#define GS_SESSION_BITS	8
-
-/* Bound on the data of each process of a session. */
-#define GS_HANDLER_DATA	SZ_64M
-
-/**
- * struct gs_session_task - one process of a session
- * @hash: in gs_session_hash by @pid, or in gs_session_free
- * @list: in its grace's tasks
- * @pid: the thread group, with a reference
- * @grace: whose session it is
- */
-struct gs_session_task {
-	struct hlist_node hash;
-	struct list_head list;
-	struct pid *pid;
-	struct gs_grace *grace;
-};
-
-/* Guarded by gs_lock. The tasks are made once and kept. */
-static struct gs_session_task *gs_session_tasks;
-static struct hlist_head gs_session_hash[1 << GS_SESSION_BITS];
-static HLIST_HEAD(gs_session_free);
-static unsigned int gs_session_count;
 
 enum gs_launcher_state {
 	GS_STARTING,
@@ -95,121 +64,6 @@ static LIST_HEAD(gs_parked);
 static unsigned int gs_nr_parked;
 static unsigned int gs_nr_launchers;	/* parked, or on the way there */
 static DECLARE_WAIT_QUEUE_HEAD(gs_parked_wait);
-
-/* ---- sessions ---------------------------------------------------------- */
-
-int gs_session_init(void)
-{
-	struct gs_session_task *tasks;
-	int i;
-
-	if (gs_session_tasks)
-		return 0;
-	tasks = kvcalloc(GS_SESSION_TASKS, sizeof(*tasks), GFP_KERNEL);
-	if (!tasks)
-		return -ENOMEM;
-	spin_lock_irq(&gs_lock);
-	gs_session_tasks = tasks;
-	for (i = 0; i < GS_SESSION_TASKS; i++)
-		hlist_add_head(&tasks[i].hash, &gs_session_free);
-	spin_unlock_irq(&gs_lock);
-	return 0;
-}
-
-static struct gs_session_task *gs_session_find(struct pid *pid)
-{
-	struct hlist_head *bucket;
-	struct gs_session_task *t;
-
-	lockdep_assert_held(&gs_lock);
-	bucket = &gs_session_hash[hash_ptr(pid, GS_SESSION_BITS)];
-	hlist_for_each_entry(t, bucket, hash)
-		if (t->pid == pid)
-			return t;
-	return NULL;
-}
-
-/* The grace whose session @pid belongs to, or NULL. */
-struct gs_grace *gs_session_of(struct pid *pid)
-{
-	struct gs_session_task *t = gs_session_find(pid);
-
-	return t ? t->grace : NULL;
-}
-
-/* Without the lock: is there any session at all, and if so, @pid in one? */
-bool gs_session_has(struct pid *pid)
-{
-	unsigned long flags;
-	bool has;
-
-	if (!READ_ONCE(gs_session_count))
-		return false;
-	spin_lock_irqsave(&gs_lock, flags);
-	has = gs_session_of(pid);
-	spin_unlock_irqrestore(&gs_lock, flags);
-	return has;
-}
-
-static bool gs_session_add(struct gs_grace *g, struct pid *pid)
-{
-	struct gs_session_task *t;
-
-	lockdep_assert_held(&gs_lock);
-	t = hlist_entry_safe(gs_session_free.first, struct gs_session_task,
-			     hash);
-	if (!t)
-		return false;
-	hlist_del(&t->hash);
-	t->pid = get_pid(pid);
-	t->grace = g;
-	hlist_add_head(&t->hash,
-		       &gs_session_hash[hash_ptr(pid, GS_SESSION_BITS)]);
-	list_add_tail(&t->list, &g->tasks);
-	gs_session_count++;
-	return true;
-}
-
-/* A child of a member is a member; where there is no room, it must not be. */
-void gs_session_forked(struct pid *parent, struct task_struct *child)
-{
-	struct gs_grace *g;
-	unsigned long flags;
-
-	if (!READ_ONCE(gs_session_count))
-		return;
-	spin_lock_irqsave(&gs_lock, flags);
-	g = gs_session_of(parent);
-	/* The last records are for handlers that are still to come. */
-	if (g && (gs_session_count >= GS_SESSION_TASKS - GS_MAX_RUNNING ||
-		  !gs_session_add(g, task_tgid(child)) || g->over))
-		send_sig(SIGKILL, child, 1);
-	spin_unlock_irqrestore(&gs_lock, flags);
-}
-
-/* A thread group has exited. Returns the grace whose session it was in. */
-struct gs_grace *gs_session_exited(struct pid *pid)
-{
-	struct gs_session_task *t = gs_session_find(pid);
-
-	if (!t)
-		return NULL;
-	hlist_del(&t->hash);
-	list_del(&t->list);
-	put_pid(t->pid);
-	hlist_add_head(&t->hash, &gs_session_free);
-	gs_session_count--;
-	return t->grace;
-}
-
-void gs_session_kill(struct gs_grace *g)
-{
-	struct gs_session_task *t;
-
-	lockdep_assert_held(&gs_lock);
-	list_for_each_entry(t, &g->tasks, list)
-		kill_pid(t->pid, SIGKILL, 1);
-}
 
 /* ---- the handler's file ------------------------------------------------ */
 
@@ -394,16 +248,41 @@ static int gs_launcher_root(void)
 static void gs_launcher_limits(void)
 {
 	struct rlimit *data = &current->signal->rlim[RLIMIT_DATA];
+	unsigned long max = READ_ONCE(gs_sysctl_handler_max_kb) * 1024UL;
 
 	task_lock(current->group_leader);
-	data->rlim_cur = min_t(unsigned long, data->rlim_cur, GS_HANDLER_DATA);
+	data->rlim_cur = min_t(unsigned long, data->rlim_cur, max);
 	data->rlim_max = data->rlim_cur;
 	task_unlock(current->group_leader);
 }
 
-static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
+/*
+ * What the asker has seen to already, and the security modules besides. They may
+ * not be asked in the OOM path, nor would they say no to the victim itself.
+ */
+static int gs_launcher_may(const struct gs_grace *g)
+{
+	struct task_struct *victim;
+	const struct cred *old;
+	bool may = false;
+
+	if (g->entry->privileged)
+		return 0;
+	victim = get_pid_task(g->victim, PIDTYPE_TGID);
+	if (!victim)
+		return -ESRCH;
+	old = override_creds(g->entry->cred);
+	may = gs_ops->may_access(victim);
+	revert_creds(old);
+	put_task_struct(victim);
+	return may ? 0 : -EPERM;
+}
+
+static int gs_launcher_become(struct gs_launcher *l,
 			      struct subprocess_info *info, struct cred *new)
 {
+	/* Its grace lasts as long as this process does. */
+	struct gs_entry *e = l->grace->entry;
 	struct gs_file_id pinned, file;
 	int err;
 
@@ -414,6 +293,8 @@ static int gs_launcher_become(struct gs_launcher *l, struct gs_entry *e,
 	gs_launcher_limits();
 
 	err = gs_launcher_root();
+	if (!err)
+		err = gs_launcher_may(l->grace);
 	if (!err)
 		err = gs_check_handler(e->argv[0], e->cred, &file);
 	spin_lock_irq(&gs_lock);
@@ -476,10 +357,7 @@ static int gs_launcher_init(struct subprocess_info *info, struct cred *new)
 	gs_launcher_open(l);
 	gs_launcher_park(l);
 
-	if (!l->grace)
-		return -EINTR;
-	/* Its grace lasts as long as this process does. */
-	return gs_launcher_become(l, l->grace->entry, info, new);
+	return l->grace ? gs_launcher_become(l, info, new) : -EINTR;
 }
 
 /* After the exec, by the new program itself; or after a failure to get there. */

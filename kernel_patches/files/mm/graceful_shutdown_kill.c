@@ -23,6 +23,7 @@
 static struct {
 	const struct oom_control *oc;
 	pid_t chosen;
+	bool chosen_killed;
 	bool group;
 	size_t used;
 	char text[2048];
@@ -39,6 +40,7 @@ void graceful_shutdown_killing(struct oom_control *oc, bool group)
 {
 	gs_kill.oc = oc;
 	gs_kill.chosen = task_tgid_nr(oc->chosen);
+	gs_kill.chosen_killed = false;
 	gs_kill.group = group;
 }
 
@@ -131,26 +133,20 @@ static void gs_figures_asker(const struct oom_control *oc)
 }
 
 /* How the grace of @victim ended, and its entry, with a reference, or NULL. */
-static enum gs_event gs_kill_outcome(struct task_struct *victim,
-				     struct gs_entry **entry)
+static const char *gs_kill_outcome(struct task_struct *victim,
+				   struct gs_entry **entry)
 {
-	enum gs_event outcome = GS_NR_EVENTS;
+	const char *outcome;
 	struct gs_grace *g;
-	struct gs_entry *e;
 
 	spin_lock_irq(&gs_lock);
 	g = gs_grace_killed(task_tgid(victim));
-	e = g ? g->entry : gs_entry_find(task_tgid(victim));
-	if (e) {
-		gs_entry_get(e);
-		if (g && g->over)
-			outcome = g->outcome;
-		else if (ktime_get_boottime_ns() < e->spent_until_ns)
-			outcome = e->outcome;
-	}
+	*entry = g ? g->entry : gs_entry_covering(victim);
+	if (*entry)
+		gs_entry_get(*entry);
+	outcome = g ? g->outcome : gs_spent_outcome(task_tgid(victim));
 	spin_unlock_irq(&gs_lock);
-	*entry = e;
-	return outcome;
+	return outcome ?: "none";
 }
 
 /**
@@ -162,7 +158,7 @@ void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
 {
 	const struct oom_control *oc = gs_kill.oc;
 	struct gs_entry *e = NULL;
-	enum gs_event outcome;
+	const char *outcome;
 	struct gs_victim who;
 
 	if (!gs_ops || !oc)
@@ -170,10 +166,13 @@ void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
 	lockdep_assert_held(gs_ops->oom_lock);
 
 	gs_victim_init(&who, victim, oc);
+	/* It is killed once more with the others of its group. */
+	if (who.pid == gs_kill.chosen && gs_kill.chosen_killed)
+		return;
+	gs_kill.chosen_killed |= who.pid == gs_kill.chosen;
 	outcome = gs_kill_outcome(victim, &e);
 	gs_kill.used = 0;
-	gs_figure(" outcome=%s group=%d", gs_event_name(outcome),
-		  gs_kill.group);
+	gs_figure(" outcome=%s group=%d", outcome, gs_kill.group);
 	/* Of a group the chosen one alone was weighed. */
 	if (who.pid == gs_kill.chosen)
 		gs_figure(" points=%ld", (long)oc->chosen_points);
@@ -187,6 +186,6 @@ void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
 	gs_figures_mm(mm);
 	gs_figures_task(victim);
 	gs_figures_asker(oc);
-	gs_event_emit(GS_KILL, &who, e ? e->argv[0] : "-", "%s", gs_kill.text);
+	gs_event_emit(GS_KILL, &who, e ? gs_entry_handler(e) : "-", "%s", gs_kill.text);
 	gs_entry_put(e);
 }

@@ -101,6 +101,36 @@ struct gs_entry *gs_entry_find(struct pid *pid)
 	return NULL;
 }
 
+/*
+ * The entry that covers @task: its own, or that of the nearest ancestor which
+ * covers its descendants; or NULL. Called with gs_lock held.
+ */
+struct gs_entry *gs_entry_covering(struct task_struct *task)
+{
+	struct gs_entry *e = gs_entry_find(task_tgid(task));
+
+	lockdep_assert_held(&gs_lock);
+	if (e)
+		return e;
+	rcu_read_lock();
+	/* Of one that was released in the meantime the parent means nothing. */
+	while (!e && pid_alive(task) && !is_global_init(task) &&
+	       task_tgid_nr(task)) {
+		task = rcu_dereference(task->real_parent);
+		e = gs_entry_find(task_tgid(task));
+		if (e && !e->tree)
+			e = NULL;
+	}
+	rcu_read_unlock();
+	return e;
+}
+
+/* The handler's path, or a dash where there is a signal alone. */
+const char *gs_entry_handler(const struct gs_entry *e)
+{
+	return e->argc ? e->argv[0] : "-";
+}
+
 unsigned int gs_registry_count(void)
 {
 	return READ_ONCE(gs_nr_entries);
@@ -199,9 +229,10 @@ static bool gs_pid_lives(struct pid *pid)
 
 static bool gs_entry_equal(const struct gs_entry *a, const struct gs_entry *b)
 {
-	return a->grace_ms == b->grace_ms && a->argc == b->argc &&
+	return a->grace_ms == b->grace_ms && a->signal == b->signal &&
+	       a->tree == b->tree && a->argc == b->argc &&
 	       a->words_len == b->words_len &&
-	       !memcmp(a->argv[0], b->argv[0], a->words_len);
+	       (!a->argc || !memcmp(a->argv[0], b->argv[0], a->words_len));
 }
 
 /* The thread group of process @nr, with a reference, or NULL. */
@@ -218,25 +249,44 @@ static struct pid *gs_find_group(int nr)
 	return pid;
 }
 
+/*
+ * May the writer register this process? Asked with the opener's credentials, since
+ * current may be somebody else to whom the file was passed.
+ */
+static bool gs_may_register(const struct gs_batch *batch,
+			    struct task_struct *task,
+			    const struct gs_mm_facts *facts)
+{
+	const struct cred *old;
+	bool may;
+
+	if (batch->privileged)
+		return true;
+	old = override_creds(batch->cred);
+	may = gs_ops->may_access(task);
+	revert_creds(old);
+	return may && gs_is_owner(batch->cred, task, facts);
+}
+
 /* As gs_find_group(), of a process that the OOM killer might kill. */
-static struct pid *gs_find_victim(int nr)
+static struct pid *gs_find_victim(const struct gs_batch *batch, int nr)
 {
 	struct pid *pid = gs_find_group(nr);
 	struct gs_mm_facts facts;
 	struct task_struct *task;
-	bool killable = false;
+	int err = -ESRCH;
 
 	task = pid ? get_pid_task(pid, PIDTYPE_TGID) : NULL;
 	if (task) {
-		killable = !is_global_init(task) &&
-			   !(task->flags & PF_KTHREAD) &&
-			   gs_mm_look(task, NULL, &facts);
+		if (!is_global_init(task) && !(task->flags & PF_KTHREAD) &&
+		    gs_mm_look(task, NULL, &facts))
+			err = gs_may_register(batch, task, &facts) ? 0 : -EPERM;
 		put_task_struct(task);
 	}
-	if (killable)
+	if (!err)
 		return pid;
 	put_pid(pid);
-	return NULL;
+	return ERR_PTR(err);
 }
 
 static struct gs_entry *gs_entry_alloc(const struct gs_line *line)
@@ -250,7 +300,8 @@ static struct gs_entry *gs_entry_alloc(const struct gs_line *line)
 	if (!e)
 		return NULL;
 	refcount_set(&e->refs, 1);
-	e->outcome = GS_NR_EVENTS;
+	e->signal = line->signal;
+	e->tree = line->scope == GS_SCOPE_TREE;
 	e->argc = line->argc;
 	e->words_len = line->words_len;
 	word = (char *)e->argv + vector;
@@ -265,15 +316,16 @@ static struct gs_entry *gs_entry_alloc(const struct gs_line *line)
 static struct gs_entry *gs_entry_create(const struct gs_batch *batch,
 					const struct gs_line *line)
 {
-	struct gs_file_id file;
+	struct gs_file_id file = {};
 	struct gs_entry *e;
 	struct pid *pid;
-	int err;
+	int err = 0;
 
-	pid = gs_find_victim(line->pid);
-	if (!pid)
-		return ERR_PTR(-ESRCH);
-	err = gs_check_handler(line->words, batch->cred, &file);
+	pid = gs_find_victim(batch, line->pid);
+	if (IS_ERR(pid))
+		return ERR_CAST(pid);
+	if (line->argc)
+		err = gs_check_handler(line->words, batch->cred, &file);
 	if (err)
 		goto out;
 	err = -ENOMEM;
@@ -353,13 +405,24 @@ static void gs_batch_free(struct gs_batch *batch)
 	kvfree(batch->commands);
 }
 
-static int gs_apply_register(struct gs_command *c)
+/* What somebody else has registered is not a user's to change. */
+static bool gs_may_change(const struct gs_batch *batch,
+			  const struct gs_entry *old)
+{
+	return batch->privileged ||
+	       (!old->privileged && uid_eq(old->cred->euid, batch->cred->euid));
+}
+
+static int gs_apply_register(const struct gs_batch *batch,
+			     struct gs_command *c)
 {
 	struct gs_entry *new = c->new;
 	struct gs_entry *old = gs_entry_find(new->pid);
 
 	if (!gs_pid_lives(new->pid))
 		return -ESRCH;
+	if (old && !gs_may_change(batch, old))
+		return -EPERM;
 	/* Restoring a saved registry raises nobody: see the credentials. */
 	if (old && gs_entry_equal(old, new)) {
 		/* But the file under that name may be a new one. */
@@ -375,21 +438,20 @@ static int gs_apply_register(struct gs_command *c)
 		gs_entry_link(new);
 		return 0;
 	}
-	/* Registering again buys no second grace. */
 	new->serial = old->serial;
-	new->spent_until_ns = old->spent_until_ns;
-	new->outcome = old->outcome;
 	gs_entry_replace(old, new);
 	c->old = old;
 	return 0;
 }
 
-static int gs_apply_remove(struct gs_command *c)
+static int gs_apply_remove(const struct gs_batch *batch, struct gs_command *c)
 {
 	struct gs_entry *old = gs_entry_find(c->pid);
 
 	if (!old)
 		return -ESRCH;
+	if (!gs_may_change(batch, old))
+		return -EPERM;
 	gs_entry_unlink(old);
 	c->old = old;
 	return 0;
@@ -422,7 +484,8 @@ static int gs_batch_apply(struct gs_batch *batch)
 		return -EINTR;
 	for (i = 0; i < batch->nr && !err; i++, c++) {
 		spin_lock_irq(&gs_lock);
-		err = c->new ? gs_apply_register(c) : gs_apply_remove(c);
+		err = c->new ? gs_apply_register(batch, c) :
+			       gs_apply_remove(batch, c);
 		spin_unlock_irq(&gs_lock);
 		cond_resched();
 	}
@@ -470,11 +533,19 @@ static bool gs_shares_init_view(void)
 	return same;
 }
 
+static bool gs_is_privileged(struct file *file)
+{
+	return file_ns_capable(file, &init_user_ns, CAP_SYS_ADMIN);
+}
+
 static int gs_may_write(struct file *file)
 {
 	if (file->f_cred->user_ns != &init_user_ns ||
-	    current_user_ns() != &init_user_ns ||
-	    !file_ns_capable(file, &init_user_ns, CAP_SYS_ADMIN))
+	    current_user_ns() != &init_user_ns)
+		return -EPERM;
+	/* Its handler would run without the filter that binds a user's process. */
+	if (!gs_is_privileged(file) &&
+	    (!READ_ONCE(gs_sysctl_unprivileged) || gs_is_filtered(current)))
 		return -EPERM;
 	/* Handlers would silently be replaced by that one program. */
 	if (IS_ENABLED(CONFIG_STATIC_USERMODEHELPER))
@@ -508,7 +579,7 @@ static ssize_t gs_registry_write_locked(struct file *file, struct gs_open *o,
 {
 	struct gs_batch batch = {
 		.cred = file->f_cred,
-		.privileged = true,	/* gs_may_write() lets nobody else in */
+		.privileged = gs_is_privileged(file),
 	};
 	bool unterminated;
 	ssize_t n;
@@ -609,7 +680,7 @@ static int gs_seq_show(struct seq_file *m, void *v)
 	bool own = uid_eq(e->cred->euid, reader->euid);
 	int i;
 
-	if (!own && !file_ns_capable(m->file, &init_user_ns, CAP_SYS_ADMIN))
+	if (!own && !gs_is_privileged(m->file))
 		return SEQ_SKIP;
 	if (!own)
 		seq_printf(m, "# uid=%u ",
@@ -617,6 +688,10 @@ static int gs_seq_show(struct seq_file *m, void *v)
 	seq_printf(m, "%d", pid_nr(e->pid));
 	if (e->grace_ms)
 		seq_printf(m, " grace_ms=%u", e->grace_ms);
+	if (e->signal)
+		seq_printf(m, " signal=%u", e->signal);
+	if (e->tree)
+		seq_puts(m, " scope=tree");
 	for (i = 0; i < e->argc; i++) {
 		seq_putc(m, ' ');
 		seq_escape(m, e->argv[i], " \t\n\\");

@@ -26,11 +26,14 @@ static unsigned long gs_nr_blocks;
 static unsigned long gs_nr_out;	/* handed over, not gathered again */
 
 /* 1 % of memory, at least 8 and at most 64 MB. */
+unsigned long gs_reserve_default_kb(void)
+{
+	return clamp(gs_kb(totalram_pages()) / 100, 8192UL, 65536UL);
+}
+
 static unsigned long gs_reserve_target(void)
 {
-	unsigned long kb = totalram_pages() * (PAGE_SIZE / 1024) / 100;
-
-	return clamp(kb, 8192UL, 65536UL) / GS_BLOCK_KB;
+	return READ_ONCE(gs_sysctl_reserve_kb) / GS_BLOCK_KB;
 }
 
 /* The memory that is set aside now, in kB. */
@@ -45,38 +48,7 @@ unsigned long gs_reserve_out(void)
 	return READ_ONCE(gs_nr_out) << GS_BLOCK_ORDER;
 }
 
-/*
- * Try to have all of it. A machine that is short of memory has less.
- *
- * Return: whether it is all there.
- */
-bool gs_reserve_gather(void)
-{
-	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN |
-			  __GFP_NOMEMALLOC;
-	unsigned long target = gs_reserve_target();
-	struct page *page;
-
-	while (READ_ONCE(gs_nr_blocks) < target) {
-		page = alloc_pages(gfp, GS_BLOCK_ORDER);
-		if (!page)
-			return false;
-		spin_lock_irq(&gs_lock);
-		/* What was handed over just now must not come back. */
-		if (gs_global_grace_runs()) {
-			spin_unlock_irq(&gs_lock);
-			__free_pages(page, GS_BLOCK_ORDER);
-			return false;
-		}
-		list_add(&page->lru, &gs_blocks);
-		gs_nr_blocks++;
-		if (gs_nr_out)
-			gs_nr_out--;
-		spin_unlock_irq(&gs_lock);
-	}
-	return true;
-}
-
+/* Give @nr blocks back; how many there were. */
 static unsigned long gs_reserve_free(unsigned long nr)
 {
 	struct page *page, *next;
@@ -97,6 +69,51 @@ static unsigned long gs_reserve_free(unsigned long nr)
 		__free_pages(page, GS_BLOCK_ORDER);
 	}
 	return freed;
+}
+
+/* There is more than there should be. */
+static void gs_reserve_shrink(unsigned long target)
+{
+	unsigned long held = READ_ONCE(gs_nr_blocks);
+	unsigned long freed = held > target ? gs_reserve_free(held - target) : 0;
+
+	/* For everybody, not handed over. */
+	spin_lock_irq(&gs_lock);
+	gs_nr_out -= min(freed, gs_nr_out);
+	spin_unlock_irq(&gs_lock);
+}
+
+/*
+ * Try to have all of it, and no more. A machine that is short of memory has less.
+ *
+ * Return: whether it is all there.
+ */
+bool gs_reserve_gather(void)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN |
+			  __GFP_NOMEMALLOC;
+	unsigned long target = gs_reserve_target();
+	struct page *page;
+
+	gs_reserve_shrink(target);
+	while (READ_ONCE(gs_nr_blocks) < target) {
+		page = alloc_pages(gfp, GS_BLOCK_ORDER);
+		if (!page)
+			return false;
+		spin_lock_irq(&gs_lock);
+		/* What was handed over just now must not come back. */
+		if (gs_global_grace_runs()) {
+			spin_unlock_irq(&gs_lock);
+			__free_pages(page, GS_BLOCK_ORDER);
+			return false;
+		}
+		list_add(&page->lru, &gs_blocks);
+		gs_nr_blocks++;
+		if (gs_nr_out)
+			gs_nr_out--;
+		spin_unlock_irq(&gs_lock);
+	}
+	return true;
 }
 
 /**

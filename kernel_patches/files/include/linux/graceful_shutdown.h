@@ -8,6 +8,8 @@
  */
 
 #include <linux/jump_label.h>
+#include <linux/mm_types.h>
+#include <linux/sched.h>
 #include <linux/types.h>
 
 struct mem_cgroup;
@@ -23,6 +25,10 @@ extern bool oom_killer_disabled;
 DECLARE_STATIC_KEY_FALSE(graceful_shutdown_active);
 
 void __graceful_shutdown_choice(struct oom_control *oc);
+void __graceful_shutdown_fault_begin(void);
+void __graceful_shutdown_fault_end(bool oom);
+bool graceful_shutdown_fault_oom(void);
+bool graceful_shutdown_left(void);
 void graceful_shutdown_killing(struct oom_control *oc, bool group);
 void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
 
@@ -40,7 +46,47 @@ static inline void graceful_shutdown_choice(struct oom_control *oc)
 		__graceful_shutdown_choice(oc);
 }
 
+/**
+ * graceful_shutdown_fault_begin - a page fault begins to be handled
+ * @user: it came from user mode, so that it can be tried again without harm
+ */
+static inline void graceful_shutdown_fault_begin(bool user)
+{
+	if (static_branch_unlikely(&graceful_shutdown_active) && user)
+		__graceful_shutdown_fault_begin();
+}
+
+/**
+ * graceful_shutdown_fault_end - a page fault from user mode has been handled
+ * @ret: how it ended
+ *
+ * Not by the static key: that may have been switched off in the meantime.
+ */
+static inline void graceful_shutdown_fault_end(vm_fault_t ret)
+{
+	if (unlikely(current->graceful_shutdown))
+		__graceful_shutdown_fault_end(ret & VM_FAULT_OOM);
+}
+
 #else
+
+static inline void graceful_shutdown_fault_begin(bool user)
+{
+}
+
+static inline void graceful_shutdown_fault_end(vm_fault_t ret)
+{
+}
+
+static inline bool graceful_shutdown_fault_oom(void)
+{
+	return false;
+}
+
+static inline bool graceful_shutdown_left(void)
+{
+	return false;
+}
 
 static inline void graceful_shutdown_choice(struct oom_control *oc)
 {
