@@ -29,12 +29,18 @@ static const char usage[] =
 	"  --exit-after-ms N    exit 0 so long after the start, likewise\n"
 	"  --exit-on-term       exit 0 on SIGTERM, which a thread of its own waits for: it\n"
 	"                       needs no memory, not even for a signal frame\n"
+	"  --save-on-term FILE  on SIGTERM write to FILE how much it has taken, exit 0; the\n"
+	"                       thread that allocates does it itself, in a signal handler,\n"
+	"                       having given back a block that it kept for this moment\n"
 	"Each page begins with a mark, so that its content can be recognised.\n";
+
+/* Kept for the moment in which the state is saved. */
+#define SPARE (1UL << 20)
 
 struct options {
 	size_t block, total;
 	long pace_ms, threads, exit_after_ms;
-	const char *start_file, *exit_file;
+	const char *start_file, *exit_file, *save_file;
 	bool now, hold, by_read, exit_on_term;
 };
 
@@ -63,6 +69,7 @@ static void parse_options(int argc, char **argv)
 		{ "exit-file", required_argument, NULL, 'f' },
 		{ "exit-after-ms", required_argument, NULL, 'a' },
 		{ "exit-on-term", no_argument, NULL, 'e' },
+		{ "save-on-term", required_argument, NULL, 'v' },
 		{ 0 }
 	};
 	int option;
@@ -103,6 +110,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'e':
 			opt.exit_on_term = true;
+			break;
+		case 'v':
+			opt.save_file = optarg;
 			break;
 		default:
 			usage_exit(usage, false);
@@ -184,6 +194,40 @@ static void *leave_on_term(void *unused)
 	return unused;
 }
 
+static void *spare;
+
+/* In a signal handler: nothing in here allocates, or is not safe there. */
+static void save_and_leave(int number)
+{
+	char text[64];
+	int length;
+
+	munmap(spare, SPARE);
+	length = snprintf(text, sizeof(text), "signal=%d\ntaken=%zu\nend=1\n",
+			  number, (size_t)atomic_load(&taken));
+
+	if (write_all(create_or_die(opt.save_file), text, (size_t)length))
+		_exit(EXIT_FAILED);
+	_exit(EXIT_OK);
+}
+
+/* On a stack of its own, which is locked: a page of the other may be out of reach. */
+static void save_on_term(void)
+{
+	static char stack[16 * PAGE_BYTES];
+	const stack_t alternative = { .ss_sp = stack, .ss_size = sizeof(stack) };
+	struct sigaction action = {
+		.sa_handler = save_and_leave, .sa_flags = SA_ONSTACK,
+	};
+
+	spare = mmap(NULL, SPARE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (spare == MAP_FAILED)
+		die("mmap");
+	if (sigaltstack(&alternative, NULL) || sigaction(SIGTERM, &action, NULL))
+		die("sigaction");
+}
+
 /* Before the other threads begin, so that all of them have it blocked. */
 static void block_term(void)
 {
@@ -228,6 +272,8 @@ int main(int argc, char **argv)
 	parse_options(argc, argv);
 	if (opt.exit_on_term)
 		block_term();
+	if (opt.save_file)
+		save_on_term();
 	printf("pid %d\n", getpid());
 	fflush(stdout);
 	wait_for_start();
@@ -239,7 +285,8 @@ int main(int argc, char **argv)
 	 * Or its text would have to be read back when there is no page for it. A
 	 * user may lock little memory, which is no reason to stop.
 	 */
-	if (opt.exit_on_term && mlockall(MCL_CURRENT) && geteuid() == 0)
+	if ((opt.exit_on_term || opt.save_file) && mlockall(MCL_CURRENT) &&
+	    geteuid() == 0)
 		die("mlockall");
 	for (long i = 1; i < opt.threads; i++)
 		threads[i] = start(allocate);

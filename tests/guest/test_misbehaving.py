@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import (
+    MB,
     SLACK_MS,
     Scene,
     alive,
@@ -17,6 +18,7 @@ from harness import (
     kill,
     program,
     register,
+    sysctl,
     wait_until,
 )
 
@@ -111,6 +113,38 @@ def test_a_handler_that_allocates_without_end(scene: Scene, tmp_path: Path) -> N
     grace = scene.events.all(pid=victim.pid, event="grace")[0]
     assert delay_ms(grace, end) <= GRACE_MS + SLACK_MS
     wait_until(lambda: not processes_named("alloc_endless"))
+
+
+def test_a_handler_beyond_its_bound(memcg: Scene) -> None:
+    """Ten processes within their limits and beyond it together: `failed`, and the kill."""
+    victim = memcg.victim()
+    register(victim.pid, program("alloc_forks"), "10", "4M", grace_ms=10000)
+    with sysctl("handler_max_kb", 16 * 1024):
+        end = memcg.kill_of(victim)
+    memcg.events.expect(victim.pid, "grace", "failed", "kill")
+    grace, failed, _ = memcg.events.all(pid=victim.pid)
+    assert int(failed["errno"]) == errno.ENOMEM
+    assert delay_ms(grace, end) < 5000
+    wait_until(lambda: not processes_named("alloc_forks"))
+
+
+def test_a_handler_within_its_bound(memcg: Scene) -> None:
+    victim = memcg.victim()
+    register(victim.pid, program("alloc_forks"), "10", "4M", grace_ms=1500)
+    with sysctl("handler_max_kb", 64 * 1024):
+        memcg.kill_of(victim)
+    memcg.events.expect(victim.pid, "grace", "timeout", "kill")
+
+
+def test_a_process_of_a_handler_has_a_limit(memcg: Scene, tmp_path: Path) -> None:
+    """RLIMIT_DATA: one that asks for too much is told so and goes on."""
+    held = tmp_path / "held"
+    victim = memcg.victim()
+    register(victim.pid, program("alloc_endless"), held, grace_ms=1500)
+    with sysctl("handler_max_kb", 8 * 1024):
+        memcg.kill_of(victim)
+    memcg.events.expect(victim.pid, "grace", "timeout", "kill")
+    assert 4 * MB <= int(held.read_text()) <= 8 * MB
 
 
 def test_a_daemon_that_a_handler_leaves_behind(scene: Scene, tmp_path: Path) -> None:

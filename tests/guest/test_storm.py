@@ -1,17 +1,44 @@
 """Many OOMs in a row in one boot: as many files, as many kills, no splat.
 
 GS_COUNT is their number (default 50), half of them of memory cgroups, half of the whole machine.
+GS_SEED makes the random storm the same again; a failure names it.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import EVENTS, Events, Scene, parse_event, program, register, words_of
+from harness import (
+    EVENTS,
+    LIMIT,
+    MB,
+    SLACK_MS,
+    Event,
+    Events,
+    Scene,
+    Victim,
+    delay_ms,
+    features,
+    parse_event,
+    program,
+    register,
+    sysctl,
+    wait_until,
+    words_of,
+    write_registry,
+)
 
 COUNT = int(os.environ.get("GS_COUNT", "50"))
+SEED = int(os.environ.get("GS_SEED", str(random.SystemRandom().randrange(1 << 32))))
 
 
 @pytest.mark.parametrize("kind", ["memcg", "global"])
@@ -31,6 +58,149 @@ def test_many_in_a_row(kind: str, tmp_path: Path) -> None:
             scene.close()
             events.close()
     assert len(list(tmp_path.glob("saved-*"))) == count
+
+
+# ---------------------------------------------------------------------------- at random
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How one victim is registered, and how its grace may end."""
+
+    words: tuple[str, ...]
+    options: tuple[tuple[str, int | str], ...]
+    outcomes: frozenset[str]
+
+
+#: Handlers good and bad, and the outcomes that each may have. Any may find too much waiting
+#: in its domain, or too many at once; in a global OOM what is set aside may be used up.
+HANDLERS = [
+    (("do_nothing",), {"done"}),
+    (("write_file", "/tmp/gs-storm"), {"done"}),
+    (("crash",), {"done"}),
+    (("never_ends",), {"timeout"}),
+    (("never_ends", "--spin"), {"timeout"}),
+    (("stop_self",), {"timeout"}),
+    (("ignore_signals",), {"timeout"}),
+    (("fork_endless", "20"), {"timeout"}),
+    (("alloc_forks", "3", "1M"), {"timeout"}),
+    (("leave_daemon", "/tmp/gs-storm-daemon"), {"done"}),
+    ((), {"signal"}),
+]
+
+
+def treatment(random: random.Random) -> Treatment:
+    """A handler, or a signal that the victim ignores, with a grace time of 50 to 400 ms."""
+    words, outcomes = random.choice(HANDLERS)
+    options: list[tuple[str, int | str]] = [("grace_ms", random.randrange(50, 400))]
+    if not words or random.random() < 0.2:
+        options.append(("signal", int(signal.SIGCONT)))
+    if random.random() < 0.2:
+        options.append(("scope", "tree"))
+    random.shuffle(options)
+    path = [program(words[0]), *words[1:]] if words else []
+    late = {"timeout"} if words else set()  # a short grace may end first on a busy machine
+    return Treatment(tuple(path), tuple(options), frozenset(outcomes | late | {"failed"}))
+
+
+@contextmanager
+def churn(random: random.Random) -> Iterator[None]:
+    """Registrations and removals that go on meanwhile, of processes that nothing happens to."""
+    sleepers = [Victim(adj=-1000) for _ in range(4)]
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(0.005):
+            pid = random.choice(sleepers).pid
+            write_registry(f"{pid} {program('do_nothing')} {random.random()}\n")
+            if random.random() < 0.5:
+                write_registry(f"-{pid}\n")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        for sleeper in sleepers:
+            sleeper.close()
+
+
+def check_kill(events: Events, victim: Victim, how: Treatment) -> Event:
+    """One kill, in time, and everything that led to it."""
+    kill = events.wait(event="kill", pid=victim.pid, timeout=5)
+    names = events.names(victim.pid)
+    assert names.count("kill") == 1 and names[-1] == "kill", names
+    assert kill["outcome"] in how.outcomes, f"{how}: {events.all(pid=victim.pid)}"
+    graces = events.all(event="grace", pid=victim.pid)
+    assert len(graces) <= 1, names
+    if graces:
+        assert delay_ms(graces[0], kill) <= int(graces[0]["grace_ms"]) + SLACK_MS
+    return kill
+
+
+def one_victim(scene: Scene, random: random.Random) -> int:
+    """One process runs out of memory, in one of many ways."""
+    victim = scene.victim(
+        *random.choice([(), ("--block", "4M"), ("--threads", "4"), ("--shape", "read")])
+    )
+    how = treatment(random)
+    register(victim.pid, *how.words, **dict(how.options))
+    victim.go()
+    assert victim.wait() == -signal.SIGKILL
+    check_kill(scene.events, victim, how)
+    return 1
+
+
+def many_victims(scene: Scene, random: random.Random, most: int) -> int:
+    """Up to fifty registered processes in one cgroup, killed one after another or as a group."""
+    number = min(random.randrange(2, 51), most)
+    group = scene.group(LIMIT + number * MB)
+    together = random.random() < 0.3
+    (group.path / "memory.oom.group").write_text(str(int(together)))
+    victims = [scene.victim("--block", "256K", group=group) for _ in range(number)]
+    ways = [treatment(random) for _ in victims]
+    for victim, how in zip(victims, ways, strict=True):
+        register(victim.pid, *how.words, **dict(how.options))
+    for victim in victims:
+        victim.go()
+    assert [victim.wait() for victim in victims] == [-signal.SIGKILL] * number
+    for victim, how in zip(victims, ways, strict=True):
+        check_kill(scene.events, victim, how)
+    return number
+
+
+def test_a_storm() -> None:
+    """Kills of every sort, good handlers and bad, with registrations going on all the time."""
+    dice = random.Random(SEED)
+    begin = time.monotonic()
+    kills = 0
+    stream = Events()
+    first = 0
+    with sysctl("max_running", 64), churn(random.Random(SEED + 1)):
+        while kills < COUNT:
+            events = Events()
+            scene = Scene("global" if dice.random() < 0.4 else "memcg", events)
+            try:
+                if scene.kind == "memcg" and dice.random() < 0.1:
+                    kills += many_victims(scene, dice, COUNT - kills)
+                else:
+                    kills += one_victim(scene, dice)
+            except BaseException as error:
+                error.add_note(f"GS_SEED={SEED}, after {kills} kills")
+                raise
+            finally:
+                scene.close()
+                events.close()
+            seen = [int(event["seq"]) for event in stream.all()]
+            stream.seen.clear()
+            first = first or seen[0]
+            assert seen == list(range(first, first + len(seen))), f"GS_SEED={SEED}: not dense"
+            first += len(seen)
+    stream.close()
+    wait_until(lambda: features()["entries"] == "0")
+    print(f"GS_SEED={SEED}: {kills} kills in {time.monotonic() - begin:.0f} s")
 
 
 @pytest.mark.skipif(COUNT < 1000, reason="needs GS_COUNT of 1000, to fill the ring of records")

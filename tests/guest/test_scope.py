@@ -1,0 +1,231 @@
+"""Whom a registration covers and what is done for it: signals, descendants, whole cgroups."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import (
+    SLACK_MS,
+    Scene,
+    delay_ms,
+    kill,
+    program,
+    register,
+    registry,
+    wait_until,
+    words_of,
+    write_registry,
+)
+
+TERM = int(signal.SIGTERM)
+
+# ---------------------------------------------------------------------------- signal=
+
+
+def test_a_signal_alone_reaches_the_thread_that_faults(scene: Scene, tmp_path: Path) -> None:
+    """The victim has one thread, which stands in the very fault: it saves its state and exits."""
+    saved = tmp_path / "saved"
+    victim = scene.victim("--save-on-term", str(saved))
+    register(victim.pid, signal=TERM, grace_ms=8000)
+    victim.go()
+    assert victim.wait() == 0
+    scene.events.expect(victim.pid, "grace", "gone")
+    grace, _ = scene.events.all(pid=victim.pid)
+    assert (grace["handler"], grace["handler_pid"], grace["signal"]) == ("-", "-", "15")
+    about = words_of(saved)
+    assert about["signal"] == "15" and about["end"] == "1"
+    assert int(about["taken"]) > 0
+
+
+def test_a_signal_beside_a_handler(scene: Scene, tmp_path: Path) -> None:
+    """Both: the handler runs, and the victim saves its state meanwhile."""
+    saved, about = tmp_path / "saved", tmp_path / "about"
+    victim = scene.victim("--save-on-term", str(saved))
+    register(victim.pid, program("write_file"), about, signal=TERM, grace_ms=8000)
+    victim.go()
+    assert victim.wait() == 0
+    grace = scene.events.wait(event="grace", pid=victim.pid)
+    assert grace["signal"] == "15" and grace["handler"] == program("write_file")
+    scene.events.wait(event="done", pid=victim.pid)
+    assert words_of(saved)["end"] == "1" and words_of(about)["end"] == "1"
+    assert not scene.events.all(event="kill")
+
+
+def test_a_signal_that_is_ignored(scene: Scene) -> None:
+    """It gets its grace time, and the kill at its end."""
+    victim = scene.victim()
+    register(victim.pid, signal=int(signal.SIGCONT), grace_ms=1200)
+    end = scene.kill_of(victim)
+    scene.events.expect(victim.pid, "grace", "timeout", "kill")
+    grace = scene.events.all(pid=victim.pid)[0]
+    assert end["outcome"] == "signal" and end["handler"] == "-"
+    assert 1200 - 1 <= delay_ms(grace, end) <= 1200 + SLACK_MS
+
+
+def test_a_signal_does_not_reach_into_a_system_call(memcg: Scene, tmp_path: Path) -> None:
+    """One thread in read(2), which cannot be tried again: it waits in place until the kill."""
+    saved = tmp_path / "saved"
+    victim = memcg.victim("--shape", "read", "--save-on-term", str(saved))
+    register(victim.pid, signal=TERM, grace_ms=1200)
+    end = memcg.kill_of(victim)
+    assert end["outcome"] == "signal"
+    assert not saved.exists()
+
+
+def test_real_time_signals(memcg: Scene) -> None:
+    """Up to the last one; its default is to end the process."""
+    victim = memcg.victim()
+    register(victim.pid, signal=64, grace_ms=8000)
+    victim.go()
+    assert victim.wait() == -64
+    memcg.events.expect(victim.pid, "grace", "gone")
+
+
+def test_many_signals_take_no_handlers_place(memcg: Scene) -> None:
+    """max_running is about handlers."""
+    for number in range(20):
+        victim = memcg.victim("--save-on-term", f"/tmp/gs-signals-{number}")
+        register(victim.pid, signal=TERM, grace_ms=8000)
+        victim.go()
+        assert victim.wait() == 0
+        Path(f"/tmp/gs-signals-{number}").unlink()
+    assert not memcg.events.all(event="failed")
+
+
+# ---------------------------------------------------------------------------- scope=tree
+
+
+@pytest.fixture
+def family() -> Iterator[int]:
+    """This process, whose children the victims are; it is unregistered afterwards."""
+    yield os.getpid()
+    if registry():
+        write_registry(f"-{os.getpid()}\n")
+
+
+def test_a_child_is_covered(scene: Scene, family: int, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    register(family, program("write_file"), saved, scope="tree", grace_ms=5000)
+    victim = scene.victim()
+    scene.kill_of(victim)
+    scene.events.expect(victim.pid, "grace", "done", "kill")
+    about = words_of(saved)
+    assert about["GS_PID"] == str(family)
+    assert about["GS_VICTIM_PID"] == str(victim.pid)
+    assert about["victim_alive"] == "1"
+
+
+def test_a_grandchild_is_covered(memcg: Scene, family: int, tmp_path: Path) -> None:
+    """As in start.sh, or `sh -c 'a | b'`."""
+    saved, numbers = tmp_path / "saved", tmp_path / "numbers"
+    register(family, program("write_file"), saved, scope="tree", grace_ms=5000)
+    group = memcg.group()
+    line = f"{program('oom_condition_creator')} --now >{numbers}; true"
+    shell = os.fork()
+    if shell == 0:
+        group.add(0)
+        Path("/proc/self/oom_score_adj").write_text("0")
+        os.execv("/bin/sh", ["sh", "-c", f"({line}); true"])
+    os.waitpid(shell, 0)
+    pid = int(numbers.read_text().split()[1])
+    memcg.events.wait(event="kill", pid=pid)
+    memcg.events.expect(pid, "grace", "done", "kill")
+    assert words_of(saved)["GS_VICTIM_PID"] == str(pid)
+
+
+def test_a_pool_of_workers_stays_protected(memcg: Scene, family: int, tmp_path: Path) -> None:
+    """The grace is spent once per victim, not once per entry."""
+    for number in range(3):
+        register(family, program("write_file"), tmp_path / f"saved-{number}", scope="tree")
+        worker = memcg.victim()
+        memcg.kill_of(worker)
+        memcg.events.expect(worker.pid, "grace", "done", "kill")
+    assert len(list(tmp_path.glob("saved-*"))) == 3
+
+
+def test_the_nearest_entry_counts(memcg: Scene, family: int, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    register(family, program("never_ends"), scope="tree")
+    victim = memcg.victim()
+    register(victim.pid, program("write_file"), saved)
+    end = memcg.kill_of(victim)
+    memcg.events.expect(victim.pid, "grace", "done", "kill")
+    assert end["handler"] == program("write_file")
+    assert words_of(saved)["GS_PID"] == str(victim.pid)
+
+
+def test_the_scope_of_a_process_alone(memcg: Scene, family: int) -> None:
+    """Said or not, it covers no child."""
+    register(family, program("do_nothing"), scope="process")
+    assert registry() == [f"{family} {program('do_nothing')}"]
+    victim = memcg.victim()
+    memcg.kill_of(victim)
+    memcg.events.expect(victim.pid, "kill")
+
+
+def test_a_signal_goes_to_the_victim(memcg: Scene, family: int, tmp_path: Path) -> None:
+    """Not to the process that is registered."""
+    saved = tmp_path / "saved"
+    register(family, signal=TERM, scope="tree", grace_ms=8000)
+    victim = memcg.victim("--save-on-term", str(saved))
+    victim.go()
+    assert victim.wait() == 0
+    assert words_of(saved)["signal"] == "15"
+
+
+# ---------------------------------------------------------------------------- memory.oom.group
+
+
+def test_a_group_has_every_members_handler(memcg: Scene, tmp_path: Path) -> None:
+    """Side by side, within one deadline; who is not registered dies with them."""
+    group = memcg.group()
+    (group.path / "memory.oom.group").write_text("1")
+    members = [memcg.victim(group=group, adj=500 if n == 0 else 0) for n in range(4)]
+    register(members[0].pid, program("never_ends"), grace_ms=1500)
+    register(members[1].pid, program("write_file"), tmp_path / "saved-1", grace_ms=1500)
+    register(members[2].pid, program("never_ends"), grace_ms=1000)
+    members[0].go()
+    assert [member.wait() for member in members] == [-signal.SIGKILL] * 4
+    wait_until(lambda: len(memcg.events.all(event="kill")) == 4)
+    assert words_of(tmp_path / "saved-1")["GS_VICTIM_PID"] == str(members[1].pid)
+    outcomes = [memcg.events.all(event="kill", pid=m.pid)[0]["outcome"] for m in members]
+    assert outcomes == ["timeout", "done", "timeout", "none"]
+    first = memcg.events.all(event="grace")[0]
+    assert first["pid"] == str(members[0].pid)
+    for event in memcg.events.all(event="kill"):
+        assert event["group"] == "1"
+        assert 1500 - 1 <= delay_ms(first, event) <= 1500 + SLACK_MS
+
+
+def test_a_group_whose_chosen_one_is_not_registered(memcg: Scene, tmp_path: Path) -> None:
+    group = memcg.group()
+    (group.path / "memory.oom.group").write_text("1")
+    chosen, member = memcg.victim(group=group, adj=500), memcg.victim(group=group)
+    register(member.pid, program("write_file"), tmp_path / "saved")
+    chosen.go()
+    assert [chosen.wait(), member.wait()] == [-signal.SIGKILL] * 2
+    memcg.events.wait(event="kill", pid=member.pid)
+    memcg.events.expect(member.pid, "grace", "done", "kill")
+    memcg.events.expect(chosen.pid, "kill")
+    assert words_of(tmp_path / "saved")["victim_alive"] == "1"
+
+
+def test_a_member_that_leaves_is_not_waited_for(memcg: Scene, tmp_path: Path) -> None:
+    """One exits in its grace while its handler hangs: the others' kill does not wait for that."""
+    group = memcg.group()
+    (group.path / "memory.oom.group").write_text("1")
+    chosen, member = memcg.victim(group=group, adj=500), memcg.victim(group=group)
+    register(chosen.pid, program("do_nothing"), grace_ms=6000)
+    register(member.pid, program("never_ends"), grace_ms=6000)
+    chosen.go()
+    grace = memcg.events.wait(event="grace", pid=member.pid)
+    kill(member.pid)
+    assert chosen.wait() == -signal.SIGKILL
+    end = memcg.events.wait(event="kill", pid=chosen.pid)
+    assert delay_ms(grace, end) < 5000
+    memcg.events.wait(event="timeout", pid=member.pid, timeout=15)
+    memcg.events.expect(member.pid, "grace", "gone", "timeout")
