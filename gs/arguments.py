@@ -227,7 +227,7 @@ def _number_and_unit(text: str) -> tuple[str, str]:
 
 
 def parse_signal(text: str) -> int:
-    """A signal by name, with or without SIG, or by number."""
+    """A signal by name, with or without SIG, or by number; UsageError if there is none of it."""
     # The module `signal` wraps this one in enums, which cost more than the rest of the start-up.
     import _signal  # type: ignore[import-not-found]
 
@@ -239,10 +239,3 @@ def parse_signal(text: str) -> int:
     if isinstance(value, int) and 1 <= value <= 64:
         return value
     raise UsageError(f"no signal: {text!r}", hint="write TERM, SIGUSR1 or 15")
-
-
-def parse_scope(text: str) -> str:
-    """`process` or `tree`."""
-    if text not in ("process", "tree"):
-        raise UsageError(f"no scope: {text!r}", hint="write process or tree")
-    return text

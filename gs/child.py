@@ -45,7 +45,7 @@ class Completed(Record):
 
 def run(
     argv: Sequence[str | os.PathLike[str]],
-    on_oom: str | Sequence[str | os.PathLike[str]],
+    on_oom: str | Sequence[str | os.PathLike[str]] | None = None,
     *,
     grace: float | None = None,
     signal: int | None = None,
@@ -60,10 +60,12 @@ def run(
 ) -> Completed:
     """Run a program, protected as by `gs run`, and wait for its end.
 
-    ``on_oom`` is the handler: a path, or path and arguments. ``grace`` and ``timeout`` are in
-    seconds (after ``timeout`` the program is killed, subprocess.TimeoutExpired is raised); sizes
-    are bytes, or text such as "500M". ``scope`` None is tree where the kernel knows it. Other
-    keywords (stdin, stdout, stderr, cwd, env, …) go to subprocess.Popen.
+    ``on_oom`` is the handler: a path, or path and arguments; without it there must be a
+    ``signal``, the number of one that the program gets when its grace begins. ``grace`` and
+    ``timeout`` are in seconds (after ``timeout`` the program is killed, subprocess.TimeoutExpired
+    is raised); sizes are bytes, or text such as "500M". ``scope`` is "process" or "tree" (the
+    program's children too); None is tree where the kernel knows it. Other keywords (stdin, stdout,
+    stderr, cwd, env, …) go to subprocess.Popen.
 
     Raises what can be known before the program begins as GsError: ProgramNotFound, InvalidHandler,
     NotSupported, PermissionDenied, UsageError. Source of ``events``:
@@ -90,7 +92,7 @@ def run(
 
 
 def _words(
-    on_oom: str | Sequence[str | os.PathLike[str]],
+    on_oom: str | Sequence[str | os.PathLike[str]] | None,
     grace: float | None,
     signal: int | None,
     scope: str | None,
@@ -100,13 +102,12 @@ def _words(
     backend: str,
 ) -> list[str]:
     """The same request as options of `gs run`."""
-    handler = [on_oom] if isinstance(on_oom, (str, os.PathLike)) else on_oom
     if scope is None and "scope" not in capabilities().keys:
         scope = "process"
     options: Mapping[str, object] = {
-        "--on-oom": " ".join(shlex.quote(os.fspath(word)) for word in handler),
+        "--on-oom": None if on_oom is None else _quoted(on_oom),
         "--grace": None if grace is None else f"{grace:f}s",
-        "--signal": signal,
+        "--signal": None if signal is None else int(signal),
         "--scope": scope,
         "--memory-max": memory_max,
         "--swap-max": swap_max,
@@ -114,6 +115,12 @@ def _words(
         "--backend": backend,
     }
     return [f"{name}={value}" for name, value in options.items() if value is not None]
+
+
+def _quoted(command: str | Sequence[str | os.PathLike[str]]) -> str:
+    """A handler in the quoting that --on-oom reads."""
+    words = [command] if isinstance(command, (str, os.PathLike)) else command
+    return " ".join(shlex.quote(os.fspath(word)) for word in words)
 
 
 def _start(words: list[str], popen: Mapping[str, Any]) -> subprocess.Popen[Any]:

@@ -11,7 +11,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from typing import Callable, Sequence
+    from typing import Callable, NoReturn, Sequence
 
     from .eventstream import OomEvent
     from .registry import Registration
@@ -114,8 +114,16 @@ def _hand_over_to_ghostscript(words: list[str]) -> None:
 def _parse_and_run(words: list[str]) -> int:
     import argparse
 
+    from .errors import UsageError
+
+    class Parser(argparse.ArgumentParser):
+        """Says what is wrong as all of gs does: in one line, with what to do."""
+
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(self.prog.partition(" ")[2], message, f"see: {self.prog} --help")
+
     # No abbreviations: a later option must not change the meaning of a script.
-    top = argparse.ArgumentParser(prog="gs-oom", add_help=False, allow_abbrev=False)
+    top = Parser(prog="gs-oom", add_help=False, allow_abbrev=False)
     commands = top.add_subparsers(dest="command")
 
     def command(
@@ -148,6 +156,8 @@ if TYPE_CHECKING:
 
 
 def _add_register(add: Adder) -> None:
+    from . import procfile
+
     parser = add(
         "register",
         _register,
@@ -155,18 +165,41 @@ def _add_register(add: Adder) -> None:
 Have the kernel run HANDLER before its OOM killer kills process PID. A process that is registered
 again gets the new handler. The registration ends with the process, and survives an exec.
 
-  gs-oom register 4711 --on-oom "/usr/local/bin/save-state --fast" --grace 5s""",
+  gs-oom register 4711 --on-oom "/usr/local/bin/save-state --fast" --grace 5s
+  gs-oom register 4711 --signal TERM     for a program that saves its state by itself""",
     )
-    parser.add_argument("pid", type=int, metavar="PID")
+    parser.add_argument("pid", type=_pid, metavar="PID")
     parser.add_argument(
         "--on-oom",
         metavar="HANDLER",
         help="program to run, with arguments in shell quoting; found on PATH",
     )
     parser.add_argument("--grace", metavar="TIME", help="how long it may take: 5s, 500ms, 2m")
-    parser.add_argument("--signal", metavar="SIG", help="also send the process this signal")
-    parser.add_argument("--scope", choices=("process", "tree"), help="whom it covers")
+    parser.add_argument(
+        "--signal",
+        metavar="SIG",
+        help="also send the process this signal, as TERM or 15; alone if there is no --on-oom",
+    )
+    parser.add_argument(
+        "--scope",
+        choices=procfile.SCOPES,
+        default=procfile.DEFAULT_SCOPE,
+        help="whom it covers: the process alone (default), or its descendants too",
+    )
     _add_json(parser)
+
+
+def _pid(text: str) -> int:
+    """A number in digits alone; int() would know underscores, and the digits of other scripts.
+
+    Whether a process can have it is not a matter of usage.
+    """
+    import argparse
+
+    digits = text[1:] if text.startswith("-") else text
+    if len(text) > 30 or not (digits.isdigit() and digits.isascii()):
+        raise argparse.ArgumentTypeError(f"{text[:30]!r} is no process number")
+    return int(text)
 
 
 def _register(options: argparse.Namespace) -> int:
@@ -188,7 +221,7 @@ def _register(options: argparse.Namespace) -> int:
 
 def _add_unregister(add: Adder) -> None:
     parser = add("unregister", _unregister, "Take the registration of process PID back.")
-    parser.add_argument("pid", type=int, metavar="PID")
+    parser.add_argument("pid", type=_pid, metavar="PID")
 
 
 def _unregister(options: argparse.Namespace) -> int:
@@ -212,16 +245,27 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         _print_json([_as_json(registration) for registration in found])
         return 0
-    print(f"{'PID':>7}  {'COMMAND':<15}  {'GRACE':>9}  {'SCOPE':<7}  HANDLER")
+    print(_LIST_ROW.format("PID", "COMMAND", "GRACE", "SIGNAL", "SCOPE", "HANDLER"))
     for one in found:
         grace = "default" if one.grace is None else f"{one.grace:g}s"
-        handler = _printable(" ".join(map(shlex.quote, one.argv))) or f"signal {one.signal}"
+        signal = "-" if one.signal is None else _signal_name(one.signal)
+        handler = _printable(" ".join(map(shlex.quote, one.argv))) or "-"
         owner = "" if one.uid is None else f"  (uid {one.uid})"
-        print(
-            f"{one.pid:>7}  {_comm(one.pid):<15}  {grace:>9}  {one.scope or 'process':<7}"
-            f"  {handler}{owner}"
-        )
+        print(_LIST_ROW.format(one.pid, _comm(one.pid), grace, signal, one.scope, handler + owner))
     return 0
+
+
+_LIST_ROW = "{:>7}  {:<15}  {:>9}  {:<6}  {:<7}  {}"
+
+
+def _signal_name(number: int) -> str:
+    """As kill(1) calls it; its number where it has no name."""
+    import signal
+
+    try:
+        return signal.Signals(number).name[len("SIG") :]
+    except ValueError:
+        return str(number)
 
 
 def _as_json(registration: Registration) -> dict[str, object]:
@@ -244,13 +288,14 @@ def _add_watch(add: Adder) -> None:
 Follow what the OOM killer does on this machine, one line an event, from the oldest that the
 kernel kept. Ends with Ctrl-C, with --timeout, or at once with --no-follow.
 
-  grace    a registered process was chosen, its handler is being started
+  grace    a registered process was chosen: its handler is being started, its signal sent
   done     the handler ended in time       timeout  it did not, and was killed
   failed   it could not be started         averted  there is memory again, nothing is killed
   gone     the process ended by itself     kill     the OOM killer kills (registered or not)
+           with outcome=: what came of its handler; signal: it had a signal and no handler
   lost     events that were overwritten before they were read""",
     )
-    parser.add_argument("--pid", type=int, metavar="PID", help="only events of this process")
+    parser.add_argument("--pid", type=_pid, metavar="PID", help="only events of this process")
     parser.add_argument("--new", action="store_true", help="leave out what is there already")
     parser.add_argument("--no-follow", action="store_true", help="end with the last one there is")
     parser.add_argument("--timeout", metavar="TIME", help="end after this time: 30s, 5m")
@@ -292,7 +337,7 @@ def describe(event: OomEvent) -> str:
         return f"{start} {event['count']} events were overwritten before they were read"
     place = event["constraint"] if event["memcg"] is None else event["memcg"]
     figures = [
-        f"{key}={value}"
+        f"{key}={_signal_name(value) if key == 'signal' and isinstance(value, int) else value}"
         for key, value in event.data.items()
         if key not in _SHOWN_ELSEWHERE and value is not None
     ]

@@ -96,8 +96,14 @@ class OomEvent:
 class EventStream:
     """An open stream of events: an iterator, an asynchronous iterator, a context manager.
 
-    Iterating ends after ``timeout`` seconds, or when nothing is left and ``follow`` is false; it
-    can be started again, and goes on where it was.
+    Iterating ends ``timeout`` seconds after the opening (None: never), or when nothing is left and
+    ``follow`` is false; it can be started again, and goes on where it was. Each stream has its own
+    position and begins with the oldest record that the kernel kept. Source:
+    /proc/graceful_shutdown_events.
+
+    Opening raises NotSupported without a patched kernel, PermissionDenied for who is not root, and
+    GsError. Iterating, and :meth:`available`, raise MalformedLine at a record that is not of the
+    ABI; the next call goes on behind it.
     """
 
     def __init__(
@@ -124,7 +130,7 @@ class EventStream:
             os.close(fd)
 
     def available(self) -> list[OomEvent]:
-        """Every event that is there now, without waiting."""
+        """Every event that is there now, without waiting; MalformedLine at a bad record."""
         while self._read():
             pass
         lines, self._ready = self._ready, []

@@ -25,6 +25,8 @@ INT_MAX = 2**31 - 1
 MAX_GRACE_MS = 30000
 MAX_SIGNAL = 64
 SCOPES = ("process", "tree")
+#: As the kernel has it: what is not written down means this.
+DEFAULT_SCOPE = "process"
 
 _BLANKS = " \t"
 _ESCAPED = {" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"}
@@ -85,11 +87,12 @@ def number(text: str, most: int) -> int | None:
 
 
 class Entry(Record):
-    """One registration as it stands in the registry: ``None`` is "the kernel's default".
+    """One registration as it stands in the registry.
 
     ``argv`` is the handler and its arguments, empty if there is only a signal; ``grace_ms`` is in
-    milliseconds; ``uid`` is the registrant's user number where the kernel shows somebody else's
-    entry (a line ``# uid=<n> …``), else None.
+    milliseconds, None for the kernel's default; ``signal`` is None for none; ``scope`` is one of
+    SCOPES; ``uid`` is the registrant's user number where the kernel shows somebody else's entry
+    (a line ``# uid=<n> …``), else None.
     """
 
     __slots__ = ("argv", "grace_ms", "pid", "scope", "signal", "uid")
@@ -100,7 +103,7 @@ class Entry(Record):
         argv: Sequence[str] = (),
         grace_ms: int | None = None,
         signal: int | None = None,
-        scope: str | None = None,
+        scope: str = DEFAULT_SCOPE,
         uid: int | None = None,
     ) -> None:
         self.pid = pid
@@ -153,12 +156,20 @@ def _parse_entry(pid: int, words: list[str], line: str, max_grace_ms: int) -> En
             raise MalformedLine(_quoted(line), f"{key} twice")
         options[key] = value
         position += 1
-    argv = [unescape(word) for word in words[position:]]
-    if argv and len(_bytes(argv[0])) >= PATH_MAX:
-        raise MalformedLine(_quoted(line), "the path is too long", errno_name="ENAMETOOLONG")
+    argv = _parse_argv(words[position:], line)
     if not argv and "signal" not in options:
         raise MalformedLine(_quoted(line), "neither an absolute path nor a signal")
     return Entry(pid, argv, **options)  # type: ignore[arg-type]
+
+
+def _parse_argv(words: list[str], line: str) -> list[str]:
+    argv: list[str] = []
+    for word in words:
+        argv.append(unescape(word))
+        # The kernel too calls a path too long before it looks at the words behind it.
+        if len(argv) == 1 and len(_bytes(argv[0])) >= PATH_MAX:
+            raise MalformedLine(_quoted(line), "the path is too long", errno_name="ENAMETOOLONG")
+    return argv
 
 
 def _parse_option(word: str, line: str, max_grace_ms: int) -> tuple[str, int | str]:
@@ -190,7 +201,10 @@ def parse_commands(text: str, max_grace_ms: int = MAX_GRACE_MS) -> list[Entry | 
 
 
 def format_command(command: Entry | Removal) -> str:
-    """The line, without its newline, that says this; the inverse of :func:`parse_command`."""
+    """The line, without its newline, that says this; the inverse of :func:`parse_command`.
+
+    It is the one that the kernel shows: what is the default is not written.
+    """
     if isinstance(command, Removal):
         return f"-{command.pid}"
     words = [str(command.pid)]
@@ -198,7 +212,7 @@ def format_command(command: Entry | Removal) -> str:
         words.append(f"grace_ms={command.grace_ms}")
     if command.signal is not None:
         words.append(f"signal={command.signal}")
-    if command.scope is not None:
+    if command.scope != DEFAULT_SCOPE:
         words.append(f"scope={command.scope}")
     words += [escape(word) for word in command.argv]
     return " ".join(words)

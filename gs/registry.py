@@ -36,9 +36,9 @@ class Registration(Record):
     """What is run for a process before the OOM killer kills it.
 
     ``argv`` is the handler and its arguments (empty: only a signal), ``grace`` the time it gets in
-    seconds, ``signal`` a signal number for the process itself, ``scope`` whom it covers (`process`
-    or `tree`); None is the kernel's default. ``uid`` is the registrant where that is another user,
-    else None.
+    seconds (None: the kernel's default), ``signal`` the number of a signal for the process itself
+    (None: no signal), ``scope`` whom it covers: "process", or "tree", its descendants too. ``uid``
+    is the registrant where that is another user, else None.
     """
 
     __slots__ = ("argv", "grace", "pid", "scope", "signal", "uid")
@@ -46,10 +46,10 @@ class Registration(Record):
     def __init__(
         self,
         pid: int,
-        argv: Sequence[str],
+        argv: Sequence[str] = (),
         grace: float | None = None,
         signal: int | None = None,
-        scope: str | None = None,
+        scope: str = procfile.DEFAULT_SCOPE,
         uid: int | None = None,
     ) -> None:
         self.pid = pid
@@ -88,6 +88,31 @@ def milliseconds(grace: float | None) -> int | None:
     if not 0.0005 < grace < procfile.INT_MAX / 1000:
         raise UsageError(f"no grace time: {grace} s", "it must be 1 ms or more")
     return round(grace * 1000)
+
+
+def check_signal(signal: int | None) -> int | None:
+    """The number of a signal, as the kernel takes it; UsageError if there is none of it."""
+    if signal is None:
+        return None
+    if not 1 <= signal <= procfile.MAX_SIGNAL:
+        raise UsageError(
+            f"no signal: {int(signal)}", f"signals are numbered from 1 to {procfile.MAX_SIGNAL}"
+        )
+    return int(signal)  # an enum of the module `signal` would be written by its name
+
+
+def check_scope(scope: str) -> str:
+    """`process` or `tree`; UsageError for anything else."""
+    if scope not in procfile.SCOPES:
+        raise UsageError(f"no scope: {scope!r}", hint=f"write {' or '.join(procfile.SCOPES)}")
+    return scope
+
+
+def check_pid(pid: int, what: str) -> int:
+    """A number that a process can have; NoSuchProcess for anything else."""
+    if not 1 <= pid <= procfile.INT_MAX:
+        raise NoSuchProcess(f"cannot {what} {pid}", "no process has that number", "see: ps -e")
+    return pid
 
 
 def handler_argv(command: Command) -> tuple[str, ...]:
@@ -244,14 +269,34 @@ def _not_allowed(what: str) -> PermissionDenied:
 
 def _bad_option(what: str, entry: procfile.Entry, files: KernelFiles) -> GsError:
     """Why the kernel called a well-formed line EINVAL: an option it lacks, or a grace too long."""
-    known = keys_of(features(files))
-    asked = {"grace_ms": entry.grace_ms, "signal": entry.signal, "scope": entry.scope}
-    missing = [key for key, value in asked.items() if value is not None and key not in known]
-    if missing:
-        return NotSupported(what, f"this kernel does not know the option {', '.join(missing)}")
-    return _over_ceiling(what, entry, files) or UsageError(
-        what, "the kernel calls the line malformed"
+    return (
+        _missing_key(what, entry, files)
+        or _over_ceiling(what, entry, files)
+        or UsageError(what, "the kernel calls the line malformed")
     )
+
+
+def _missing_key(what: str, entry: procfile.Entry, files: KernelFiles) -> NotSupported | None:
+    """The error for the first option that this kernel's features do not name, if there is one.
+
+    The features decide, and never the kernel's version.
+    """
+    instead = {}
+    if entry.grace_ms is not None:
+        instead["grace_ms"] = "leave the grace time out"
+    if entry.signal is not None:
+        instead["signal"] = (
+            "leave the signal out and have a handler send it:"
+            f" --on-oom \"sh -c 'kill -{entry.signal} $GS_PID'\""
+        )
+    if entry.scope != procfile.DEFAULT_SCOPE:
+        instead["scope"] = "register each process by itself, with --scope process"
+    known = keys_of(features(files)) if instead else ()
+    for key, hint in instead.items():
+        if key not in known:
+            why = f"this kernel takes no {key}= (its keys: {', '.join(known) or 'none'})"
+            return NotSupported(what, why, hint)
+    return None
 
 
 def _over_ceiling(what: str, entry: procfile.Entry, files: KernelFiles) -> UsageError | None:
@@ -278,8 +323,10 @@ def _check_length(entry: procfile.Entry) -> None:
 
 def check_entry(entry: procfile.Entry, files: KernelFiles | None = None) -> None:
     """Raise what the kernel would say of the entry's line, as far as it can be told beforehand."""
+    files = files or KernelFiles()
     _check_length(entry)
-    error = _over_ceiling("cannot register a handler", entry, files or KernelFiles())
+    what = f"cannot register {entry.pid}"
+    error = _missing_key(what, entry, files) or _over_ceiling(what, entry, files)
     if error is not None:
         raise error
 
@@ -289,30 +336,40 @@ def check_entry(entry: procfile.Entry, files: KernelFiles | None = None) -> None
 
 def register(
     pid: int,
-    handler: Command | None,
+    handler: Command | None = None,
     grace: float | None = None,
     signal: int | None = None,
-    scope: str | None = None,
+    scope: str = procfile.DEFAULT_SCOPE,
     *,
     files: KernelFiles | None = None,
 ) -> Registration:
     """Have the kernel run ``handler`` before its OOM killer kills process ``pid``.
 
     ``handler`` is a path, or a list of path and arguments; a bare name is looked for on PATH.
-    ``grace`` is in seconds (None: sysctl vm.graceful_shutdown_grace_ms), ``signal`` a number,
-    ``scope`` "process" or "tree". Without a handler there must be a signal. Registering a process
-    again replaces what there was. Source: a write to /proc/graceful_shutdown.
+    ``grace`` is in seconds (None: sysctl vm.graceful_shutdown_grace_ms). ``signal`` is the number
+    of a signal that the process itself gets when its grace begins; without a handler there must be
+    one. ``scope`` is "process", or "tree": also when a descendant of the process is to be killed.
+    Registering a process again replaces what there was. Source: a write to
+    /proc/graceful_shutdown; which options it takes is in /proc/graceful_shutdown_features.
 
-    Raises InvalidHandler, NoSuchProcess, PermissionDenied, RegistryFull, NotSupported, and
-    UsageError for an option that is out of range.
+    Raises InvalidHandler, NoSuchProcess, PermissionDenied, RegistryFull, NotSupported for an
+    option that this kernel lacks, and UsageError for one that is out of range.
     """
-    if pid < 1:
-        raise NoSuchProcess(f"cannot register {pid}", "processes are numbered from 1")
     if handler is None and signal is None:
-        raise UsageError(f"cannot register {pid}", "neither a handler nor a signal was given")
-    argv = () if handler is None else handler_argv(handler)
-    entry = procfile.Entry(pid, argv, milliseconds(grace), signal, scope)
+        raise UsageError(
+            f"cannot register {pid}",
+            "neither a handler nor a signal was given",
+            "give --on-oom HANDLER, or --signal SIG for a process that saves its state by itself",
+        )
+    entry = procfile.Entry(
+        check_pid(pid, "register"),
+        () if handler is None else handler_argv(handler),
+        milliseconds(grace),
+        check_signal(signal),
+        check_scope(scope),
+    )
     with RegistryFile(files) as file:
+        check_entry(entry, files)
         file.register(entry)
     return Registration.from_entry(entry)
 
@@ -320,10 +377,10 @@ def register(
 def unregister(pid: int, *, files: KernelFiles | None = None) -> None:
     """Take the registration of process ``pid`` back.
 
-    Raises NoSuchProcess if there is none, PermissionDenied, NotSupported.
+    Source: a write to /proc/graceful_shutdown. Raises NoSuchProcess if there is no such process
+    or it is not registered, PermissionDenied, NotSupported.
     """
-    if pid < 1:
-        raise NoSuchProcess(f"cannot unregister {pid}", "processes are numbered from 1")
+    check_pid(pid, "unregister")
     with RegistryFile(files) as file:
         file.unregister(pid)
 
@@ -347,16 +404,23 @@ def registrations(*, files: KernelFiles | None = None) -> list[Registration]:
 class on_oom:
     """Register the calling process for the length of a ``with`` block.
 
-    Takes what :func:`register` takes, without the pid; what was registered for the process before
-    is there again afterwards. The value of the ``with`` is the Registration.
+    Takes what :func:`register` takes, without the pid: ``grace`` in seconds, ``signal`` a number,
+    ``scope`` "process" or "tree". What was registered for the process before is there again
+    afterwards. The value of the ``with`` is the Registration. Source: /proc/graceful_shutdown,
+    read once and written at both ends of the block.
+
+    Entering raises what :func:`register` and :func:`registrations` raise; then nothing has
+    changed. Leaving raises PermissionDenied or NotSupported if the registration cannot be taken
+    back, and InvalidHandler if the one before cannot be put back; it is no error if somebody else
+    took it back already.
     """
 
     def __init__(
         self,
-        handler: Command | None,
+        handler: Command | None = None,
         grace: float | None = None,
         signal: int | None = None,
-        scope: str | None = None,
+        scope: str = procfile.DEFAULT_SCOPE,
         *,
         files: KernelFiles | None = None,
     ) -> None:

@@ -21,7 +21,7 @@ from .errors import (
     UsageError,
 )
 from .paths import find_program
-from .procfile import Entry, format_command
+from .procfile import DEFAULT_SCOPE, Entry, format_command
 from .record import Record
 
 TYPE_CHECKING = False
@@ -42,7 +42,8 @@ end, --on-oom among them. `--` before PROG ends the options.
                        and no >, for those use: sh -c '...'; looked for on PATH
   --grace TIME         how long it may take, as 5s, 500ms, 2m (default: the kernel's, 2s unless
                        sysctl vm.graceful_shutdown_grace_ms says otherwise)
-  --signal SIG         also send PROG this signal when its grace begins
+  --signal SIG         also send PROG this signal when its grace begins, as TERM, SIGUSR1, 15;
+                       without --on-oom the signal is all there is
   --scope WHOM         process, or tree: PROG's children too (default: tree where the kernel can)
   --memory-max SIZE    give PROG a memory cgroup of its own with this limit, as 500M
   --swap-max SIZE      and that much swap (default: none)
@@ -87,7 +88,8 @@ class Plan:
         self.entry = _parse_entry(options)
         self.backend = self._select_backend(options.get("--backend", "auto"))
         if self.backend is not None:
-            self._fit_entry(self.backend, "--scope" in options)
+            if "--scope" not in options:
+                self._choose_scope(self.backend)
             self.backend.check(self.entry)
             if _is_never_chosen():
                 self.warnings.append(
@@ -102,18 +104,11 @@ class Plan:
             self.tolerate(error)
             return None
 
-    def _fit_entry(self, backend: backends.Backend, scope_was_given: bool) -> None:
-        """Ask for what the backend's keys allow; what was asked for by name must be there."""
+    def _choose_scope(self, backend: backends.Backend) -> None:
+        """A victim is often a child, so these are covered too where the backend can do that."""
         keys = backend.keys()
-        if self.entry.signal is not None and "signal" not in keys:
-            raise NotSupported("--signal", "this kernel does not know the option signal")
         if "scope" in keys:
-            if not scope_was_given:
-                self.entry = self.entry.replace(scope="tree")
-        elif self.entry.scope == "tree":
-            raise NotSupported("--scope tree", "this kernel covers a process alone")
-        elif scope_was_given:
-            self.entry = self.entry.replace(scope=None)
+            self.entry = self.entry.replace(scope="tree")
         else:
             self.warnings.append(
                 "only the process itself is covered, not its children (this kernel has no"
@@ -171,14 +166,15 @@ def _parse_entry(options: dict[str, str]) -> Entry:
     if "--on-oom" not in options and signal is None:
         raise UsageError(
             "nothing to do before a kill",
-            "there is no --on-oom",
-            "give --on-oom HANDLER before PROG, or as the last option behind it",
+            "there is neither --on-oom nor --signal",
+            "give --on-oom HANDLER before PROG, or as the last option behind it; or --signal SIG"
+            " before PROG",
         )
     argv: Sequence[str] = ()
     if "--on-oom" in options:
         argv = registry.handler_argv(arguments.split_words(options["--on-oom"]))
     grace = arguments.parse_grace(options["--grace"]) if "--grace" in options else None
-    scope = arguments.parse_scope(options["--scope"]) if "--scope" in options else None
+    scope = registry.check_scope(options.get("--scope", DEFAULT_SCOPE))
     return Entry(os.getpid(), argv, registry.milliseconds(grace), signal, scope)
 
 

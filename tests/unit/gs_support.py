@@ -23,6 +23,9 @@ entries=0
 count_grace=0
 """
 
+#: The same with every key of the ABI.
+FULL_FEATURES = FEATURES.replace("keys=grace_ms", "keys=grace_ms,signal,scope")
+
 
 def make_procfs(directory: Path, features: str = FEATURES) -> Path:
     """A directory in the place of /proc: the features, and an empty file as the registry.

@@ -15,7 +15,7 @@ import pytest
 
 from gs import cli, shadowing
 from gs.eventstream import OomEvent
-from tests.unit.gs_support import REPO, environment, gs, make_procfs
+from tests.unit.gs_support import FULL_FEATURES, REPO, environment, gs, make_procfs
 from tests.unit.test_gs_events import DONE, GRACE, KILL, LOST, STREAM
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
@@ -75,6 +75,33 @@ def test_usage_is_2(words: tuple[str, ...]) -> None:
     assert done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("register",), "register: the following arguments are required: PID; "),
+        (("register", "x"), "'x' is no process number; "),
+        (("register", "1_0"), "'1_0' is no process number; "),
+        (("register", "\u0663"), "is no process number; "),
+        (("register", "1", "--on-o", "true"), "unrecognized arguments: --on-o true; "),
+        (("register", "1", "--scope", "world"), "--scope: invalid choice: 'world'"),
+        (("unregister", "1", "2"), "unrecognized arguments: 2; "),
+        (("list", "extra"), "unrecognized arguments: extra; "),
+        (("watch", "--pid"), "--pid: expected one argument; "),
+        (("watch", "--pid", "x\ny"), "is no process number; "),
+        (("nonsense",), "unknown command 'nonsense'; "),
+        (("register", "1"), "neither a handler nor a signal was given; "),
+    ],
+    ids=" ".join,
+)
+def test_what_is_wrong_is_said_in_one_line_with_what_to_do(
+    words: tuple[str, ...], said: str
+) -> None:
+    done = gs(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("gs-oom: ") and done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
 def test_version() -> None:
     assert gs("--version").stdout.startswith("gs-oom 0.")
 
@@ -100,6 +127,13 @@ def test_3_and_one_line_without_a_patched_kernel(words: tuple[str, ...]) -> None
     [
         (("register", "0", "--on-oom", "true"), 4),
         (("unregister", "0"), 4),
+        (("register", "99999999999", "--on-oom", "true"), 4),
+        (("register", "-5", "--on-oom", "true"), 4),
+        (("unregister", "99999999999"), 4),
+        (("unregister", "2147483648"), 4),
+        (("register", "1", "--signal", "TERM"), 3),
+        (("register", "1", "--on-oom", "true", "--signal", "15"), 3),
+        (("register", "1", "--on-oom", "true", "--scope", "tree"), 3),
         (("register", "1", "--on-oom", "/nowhere/handler"), 6),
         (("register", "1", "--on-oom", "/etc/passwd"), 6),
         (("register", "1", "--on-oom", "/tmp"), 6),
@@ -108,6 +142,7 @@ def test_3_and_one_line_without_a_patched_kernel(words: tuple[str, ...]) -> None
         (("register", "1", "--on-oom", "true > x"), 2),
         (("register", "1", "--on-oom", "true", "--grace", "soon"), 2),
         (("register", "1", "--on-oom", "true", "--signal", "WINK"), 2),
+        (("register", "1", "--on-oom", "true", "--signal", "65"), 2),
         (("watch", "--timeout", "soon"), 2),
     ],
 )
@@ -148,8 +183,40 @@ def test_register_and_list(procfs: Path) -> None:
     assert registry(procfs) == [f"{me} grace_ms=1500 /bin/true a\\040b"]
 
     head, row = gs("list", procfs=procfs).stdout.splitlines()
-    assert head.split() == ["PID", "COMMAND", "GRACE", "SCOPE", "HANDLER"]
-    assert row.split(None, 4)[0] == me and row.endswith("1.5s  process  /bin/true 'a b'")
+    assert head.split() == ["PID", "COMMAND", "GRACE", "SIGNAL", "SCOPE", "HANDLER"]
+    assert row.split()[0] == me
+    assert row.split(None, 2)[2].split(None, 3) == ["1.5s", "-", "process", "/bin/true 'a b'"]
+
+
+def test_a_signal_and_a_tree(tmp_path: Path) -> None:
+    procfs = make_procfs(tmp_path / "proc", FULL_FEATURES)
+    for words, line in (
+        (("--signal", "SIGUSR1"), "4194305 signal=10"),
+        (("--signal", "35", "--scope", "tree"), "4194305 signal=35 scope=tree"),
+        (("--signal", "term", "--scope", "process", "--on-oom", "/bin/true"),
+         "4194305 signal=15 /bin/true"),
+    ):  # fmt: skip
+        done = gs("register", "4194305", *words, procfs=procfs)
+        assert (done.returncode, done.stdout) == (0, f"registered: {line}\n")
+    rows = [row.split()[1:] for row in gs("list", procfs=procfs).stdout.splitlines()[1:]]
+    assert rows == [
+        ["?", "default", "USR1", "process", "-"],
+        ["?", "default", "35", "tree", "-"],
+        ["?", "default", "TERM", "process", "/bin/true"],
+    ]
+    first, second, _ = json.loads(gs("list", "--json", procfs=procfs).stdout)
+    assert (first["argv"], first["signal"], first["scope"]) == ([], 10, "process")
+    assert (second["signal"], second["scope"], second["line"]) == (
+        35, "tree", "4194305 signal=35 scope=tree",
+    )  # fmt: skip
+
+
+def test_what_this_kernel_lacks_is_said_with_a_way_around_it(procfs: Path) -> None:
+    done = gs("register", "7", "--signal", "TERM", "--on-oom", "true", procfs=procfs)
+    assert done.returncode == 3
+    assert "no signal= (its keys: grace_ms); " in done.stderr
+    assert "sh -c 'kill -15 $GS_PID'" in done.stderr
+    assert registry(procfs) == []
 
 
 def test_list_as_json_with_the_entry_of_another(procfs: Path) -> None:
@@ -179,6 +246,17 @@ def test_watch_in_three_forms(procfs: Path) -> None:
     assert gs("watch", "--raw", procfs=procfs).stdout == STREAM
     records = gs("watch", "--json", procfs=procfs).stdout.splitlines()
     assert [json.loads(record)["event"] for record in records] == ["grace", "done", "kill", "lost"]
+
+
+def test_watch_of_a_signal_alone(procfs: Path) -> None:
+    grace = GRACE.replace("handler=/h handler_pid=43 signal=-", "handler=- handler_pid=- signal=15")
+    kill = KILL.replace("handler=/h outcome=done", "handler=- outcome=signal")
+    (procfs / "graceful_shutdown_events").write_text(f"{grace}\n{kill}\n")
+    first, second = gs("watch", procfs=procfs).stdout.splitlines()
+    assert " in /a b: signal=TERM grace_ms=2000 " in first and "handler" not in first
+    assert " outcome=signal " in second and "handler" not in second
+    record = json.loads(gs("watch", "--json", procfs=procfs).stdout.splitlines()[0])
+    assert (record["handler"], record["signal"]) == (None, 15)
 
 
 def test_watch_takes_a_name_that_is_no_utf8(procfs: Path) -> None:

@@ -17,7 +17,7 @@ from gs import cgroup, registry
 from gs.errors import GsError, ProgramNotFound, UsageError
 from gs.paths import KernelFiles
 from gs.procfile import Entry, Removal
-from tests.unit.gs_support import FEATURES, REPO, make_procfs
+from tests.unit.gs_support import FULL_FEATURES, REPO, make_procfs
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root")
 
@@ -173,6 +173,11 @@ def test_on_oom_puts_back_what_there_was(procfs: Path) -> None:
         (lambda: gs.register(0, "/bin/true"), gs.NoSuchProcess),
         (lambda: gs.register(-1, "/bin/true"), gs.NoSuchProcess),
         (lambda: gs.unregister(0), gs.NoSuchProcess),
+        (lambda: gs.unregister(2**31), gs.NoSuchProcess),
+        (lambda: gs.register(2**31, "/bin/true"), gs.NoSuchProcess),
+        (lambda: gs.register(1, signal=0), UsageError),
+        (lambda: gs.register(1, signal=65), UsageError),
+        (lambda: gs.register(1, "/bin/true", scope="world"), UsageError),
         (lambda: gs.register(1, "/nowhere"), gs.InvalidHandler),
         (lambda: gs.register(1, "/tmp"), gs.InvalidHandler),
         (lambda: gs.register(1, []), gs.InvalidHandler),
@@ -332,9 +337,29 @@ def test_run_kills_what_takes_too_long(procfs: Path) -> None:
 def test_a_newer_kernels_keys_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() != 0:
         pytest.skip("registering takes root")
-    procfs = make_procfs(
-        tmp_path / "proc", FEATURES.replace("keys=grace_ms", "keys=grace_ms,signal,scope")
-    )
+    procfs = make_procfs(tmp_path / "proc", FULL_FEATURES)
     monkeypatch.setenv("GS_PROCFS", str(procfs))
     gs.run(["true"], on_oom="/bin/true", signal=signal.SIGTERM)
-    assert lines(procfs)[0].endswith(" signal=15 scope=tree /bin/true")
+    gs.run(["true"], signal=signal.SIGUSR1, scope="process")
+    first, second = (line.split(" ", 1)[1] for line in lines(procfs))
+    assert (first, second) == ("signal=15 scope=tree /bin/true", "signal=10")
+
+
+def test_a_signal_and_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    procfs = make_procfs(tmp_path / "proc", FULL_FEATURES)
+    monkeypatch.setenv("GS_PROCFS", str(procfs))
+    done = gs.register(42, signal=signal.SIGTERM, scope="tree")
+    assert done == gs.Registration(42, (), signal=15, scope="tree")
+    assert lines(procfs) == [done.line] == ["42 signal=15 scope=tree"]
+    assert gs.registrations() == [done]
+    with gs.on_oom(signal=signal.SIGUSR1):
+        assert lines(procfs)[-1] == f"{os.getpid()} signal=10"
+
+
+def test_a_key_that_the_features_lack_is_not_asked_for(procfs: Path) -> None:
+    with pytest.raises(gs.NotSupported, match="no signal="):
+        gs.register(42, "/bin/true", signal=15)
+    with pytest.raises(gs.NotSupported, match="no scope="):
+        gs.register(42, "/bin/true", scope="tree")
+    gs.register(42, "/bin/true", scope="process")
+    assert lines(procfs) == ["42 /bin/true"]

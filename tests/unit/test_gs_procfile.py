@@ -80,6 +80,12 @@ def test_keys_of_the_full_abi() -> None:
     assert procfile.parse_command(line) == entry
     assert procfile.format_command(entry) == line
     assert procfile.parse_command("1 signal=9") == Entry(1, (), signal=9)
+    assert procfile.parse_command("1 scope=process /x") == Entry(1, ["/x"])
+
+
+def test_what_is_the_default_is_not_written() -> None:
+    assert procfile.format_command(Entry(1, ["/x"], None, None, "process")) == "1 /x"
+    assert procfile.format_command(Entry(1, (), signal=9, scope="process")) == "1 signal=9"
 
 
 # ---------------------------------------------------------------------------- properties
@@ -88,14 +94,17 @@ words = st.text(
     st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=40
 )
 pids = st.integers(1, procfile.INT_MAX)
+commands_of_handlers = st.builds(
+    lambda path, rest: ["/" + path, *rest], words, st.lists(words, max_size=5)
+)
 entries = st.builds(
     Entry,
     pids,
-    st.builds(lambda path, rest: ["/" + path, *rest], words, st.lists(words, max_size=5)),
+    st.just([]) | commands_of_handlers,
     st.none() | st.integers(1, procfile.MAX_GRACE_MS),
     st.none() | st.integers(1, procfile.MAX_SIGNAL),
-    st.none() | st.sampled_from(procfile.SCOPES),
-)
+    st.sampled_from(procfile.SCOPES),
+).filter(lambda entry: entry.argv or entry.signal)
 
 
 @given(entries | st.builds(Removal, pids))
@@ -107,6 +116,8 @@ def test_what_is_formatted_parses_as_itself(command: Entry | Removal) -> None:
 
 
 @given(st.text(max_size=60))
+@example("1 signal=9 scope=process")
+@example("1 scope=process /x")
 @example("1 /x\\")
 @example("1 /\\777")
 @example("-1 ")
@@ -142,9 +153,11 @@ def test_an_escape_may_be_any_byte() -> None:
 
 def test_the_registry_with_entries_of_others() -> None:
     text = "1 /x\n# uid=1000 2 grace_ms=5 /y a\\040b\n# uid= 3 /z\n"
+    text += "# uid=1001 4 signal=10 scope=tree\n"
     assert procfile.parse_registry(text) == [
         Entry(1, ["/x"]),
         Entry(2, ["/y", "a b"], 5, uid=1000),
+        Entry(4, (), signal=10, scope="tree", uid=1001),
     ]
 
 
@@ -180,6 +193,13 @@ def test_an_event_and_back() -> None:
     assert record["signal"] is None
     assert record["oom_score_adj"] == -5
     assert procfile.format_event(record) == EVENT
+
+
+def test_a_grace_of_a_signal_alone() -> None:
+    line = EVENT.replace("handler=/h handler_pid=43 signal=-", "handler=- handler_pid=- signal=15")
+    record = procfile.parse_event(line)
+    assert (record["handler"], record["handler_pid"], record["signal"]) == (None, None, 15)
+    assert procfile.format_event(record) == line
 
 
 def test_a_lost_record_needs_no_process() -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from gs import cgroup
-from tests.unit.gs_support import FEATURES, REPO, environment, gs, make_procfs
+from tests.unit.gs_support import FEATURES, FULL_FEATURES, REPO, environment, gs, make_procfs
 
-WITH_SCOPE = FEATURES.replace("keys=grace_ms", "keys=grace_ms,signal,scope")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root")
 
 
@@ -81,13 +80,15 @@ def test_a_process_that_is_never_chosen_is_told_so(procfs: Path) -> None:
 
 @root_only
 def test_tree_is_the_default_where_the_kernel_has_it(tmp_path: Path) -> None:
-    procfs = make_procfs(tmp_path / "proc", WITH_SCOPE)
+    procfs = make_procfs(tmp_path / "proc", FULL_FEATURES)
     done = gs("run", "--on-oom", "/bin/true", "--signal", "TERM", "true", procfs=procfs)
     assert (done.returncode, done.stderr) == (0, "")
-    gs("run", "--on-oom", "/bin/true", "--scope", "process", "true", procfs=procfs)
-    first, second = registry(procfs)
-    assert first.endswith(" signal=15 scope=tree /bin/true")
-    assert second.endswith(" scope=process /bin/true")
+    for scope in ("process", "tree"):
+        done = gs("run", "--on-oom", "/bin/true", "--scope", scope, "true", procfs=procfs)
+        assert (done.returncode, done.stderr) == (0, "")
+    first, second, third = (line.split(" ", 1)[1] for line in registry(procfs))
+    assert first == "signal=15 scope=tree /bin/true"
+    assert (second, third) == ("/bin/true", "scope=tree /bin/true")
 
 
 @root_only
@@ -95,9 +96,29 @@ def test_tree_is_the_default_where_the_kernel_has_it(tmp_path: Path) -> None:
 def test_what_the_kernel_lacks_is_refused_when_asked_for(
     procfs: Path, words: tuple[str, ...]
 ) -> None:
-    done = gs("run", "--on-oom", "/bin/true", *words, "true", procfs=procfs)
-    assert done.returncode == 125 and words[0] in done.stderr
+    for dry in ((), ("--dry-run",)):
+        done = gs("run", *dry, "--on-oom", "/bin/true", *words, "true", procfs=procfs)
+        assert done.returncode == 125 and done.stderr.count("\n") == 1
+        assert f"this kernel takes no {words[0][2:]}= (its keys: grace_ms); " in done.stderr
     assert registry(procfs) == []
+
+
+@root_only
+@pytest.mark.parametrize("sig", ["TERM", "15", "SIGTERM", "sigterm"])
+def test_a_signal_may_be_all_there_is(tmp_path: Path, sig: str) -> None:
+    procfs = make_procfs(tmp_path / "proc", FULL_FEATURES)
+    words = ("run", "--signal", sig, "sh", "-c", "echo $$")
+    done = gs(*words, procfs=procfs)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert registry(procfs) == [f"{done.stdout.strip()} signal=15 scope=tree"]
+    shown = gs("run", "--dry-run", *words[1:], procfs=procfs).stdout
+    assert "none, signal 15\n" in shown and "PID signal=15 scope=tree\n" in shown
+
+
+def test_neither_a_handler_nor_a_signal(procfs: Path) -> None:
+    done = gs("run", "true", procfs=procfs)
+    assert done.returncode == 125 and done.stderr.count("\n") == 1
+    assert "--on-oom" in done.stderr and "--signal SIG" in done.stderr
 
 
 @root_only
@@ -356,7 +377,7 @@ def modules_before_exec(procfs: Path, *words: str) -> set[str]:
 def test_the_way_to_prog_imports_little(tmp_path: Path, words: tuple[str, ...]) -> None:
     if "--memory-max" in words:
         needs_own_group()
-    procfs = make_procfs(tmp_path / "proc", WITH_SCOPE)
+    procfs = make_procfs(tmp_path / "proc", FULL_FEATURES)
     loaded = modules_before_exec(procfs, *words, "/bin/true")
     assert "gs.runner" in loaded
     assert loaded.isdisjoint(FORBIDDEN)

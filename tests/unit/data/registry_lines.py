@@ -31,6 +31,32 @@ GOOD: list[tuple[str, str, str]] = [
     ("{pid} grace_ms=1 {exe}", "{pid} grace_ms=1 {exe}", "the shortest grace"),
     ("{pid} grace_ms=30000 {exe}", "{pid} grace_ms=30000 {exe}", "the longest grace"),
     ("{pid} grace_ms=1500 {exe} a b", "{pid} grace_ms=1500 {exe} a b", "option and arguments"),
+    ("{pid} signal=15 {exe}", "{pid} signal=15 {exe}", "a signal and a handler"),
+    ("{pid} signal=15 {exe} a b", "{pid} signal=15 {exe} a b", "and arguments of the handler"),
+    ("{pid} signal=9", "{pid} signal=9", "a signal alone"),
+    ("{pid} signal=9 ", "{pid} signal=9", "a signal alone and a blank"),
+    ("{pid}\tsignal=9\n", "{pid} signal=9", "a signal alone behind a tab"),
+    ("{pid} signal=1", "{pid} signal=1", "the first signal"),
+    ("{pid} signal=64 {exe}", "{pid} signal=64 {exe}", "the last signal"),
+    ("{pid} signal=015 {exe}", "{pid} signal=15 {exe}", "a zero in front means nothing"),
+    ("{pid} scope=tree {exe}", "{pid} scope=tree {exe}", "descendants too"),
+    ("{pid} scope=process {exe}", "{pid} {exe}", "a default is not written"),
+    ("{pid} scope=process signal=15", "{pid} signal=15", "the same without a path"),
+    ("{pid} signal=15 scope=tree", "{pid} signal=15 scope=tree", "a signal alone, for a tree"),
+    ("{pid} signal=15 grace_ms=7", "{pid} grace_ms=7 signal=15", "its time comes first"),
+    (
+        "{pid} grace_ms=7 signal=15 scope=tree {exe} a",
+        "{pid} grace_ms=7 signal=15 scope=tree {exe} a",
+        "all options in their order",
+    ),
+    (
+        "{pid} scope=tree signal=15 grace_ms=7 {exe} a",
+        "{pid} grace_ms=7 signal=15 scope=tree {exe} a",
+        "all options in another order",
+    ),
+    ("{pid} {exe} signal=9", "{pid} {exe} signal=9", "an argument like a signal"),
+    ("{pid} {exe} scope=tree", "{pid} {exe} scope=tree", "an argument like a scope"),
+    ("{pid} {exe}\n{pid} signal=9\n", "{pid} signal=9", "a signal in the place of a handler"),
     ("{pid} {exe} grace_ms=7", "{pid} {exe} grace_ms=7", "after the path a word is an argument"),
     ("{pid} {exe} nonsense=1", "{pid} {exe} nonsense=1", "even if it looks like a bad option"),
     ("{pid} {exe} -5", "{pid} {exe} -5", "an argument may look like a removal"),
@@ -112,6 +138,7 @@ BAD: list[tuple[str, str, str]] = [
     ("{pid} /" + "n" * PATH_MAX, "ENAMETOOLONG", "a path of more than PATH_MAX bytes"),
     ("{pid} /" + "n/" * (PATH_MAX // 2), "ENAMETOOLONG", "the same in many parts"),
     ("{pid} grace_ms=5 /" + "n" * PATH_MAX, "ENAMETOOLONG", "the same behind an option"),
+    ("{pid} /" + "n" * PATH_MAX + " \\", "ENAMETOOLONG", "the path counts before the words behind"),
     # options
     ("{pid} grace_ms {exe}", "EINVAL", "an option without a value"),
     ("{pid} grace_ms= {exe}", "EINVAL", "an option with an empty value"),
@@ -137,10 +164,51 @@ BAD: list[tuple[str, str, str]] = [
     ("{pid} grace-ms=5 {exe}", "EINVAL", "another one"),
     ("{pid} nonsense=1 {exe}", "EINVAL", "an unknown key"),
     ("{pid} =5 {exe}", "EINVAL", "a value without a key"),
-    ("{pid} scope=everything {exe}", "EINVAL", "a value that no key scope has"),
+    # signal and scope
     ("{pid} signal=0 {exe}", "EINVAL", "signal 0 tests, it does not signal"),
+    ("{pid} signal=0", "EINVAL", "the same alone"),
     ("{pid} signal=65 {exe}", "EINVAL", "one beyond the last signal"),
+    ("{pid} signal=65", "EINVAL", "the same alone"),
+    ("{pid} signal=-9 {exe}", "EINVAL", "a process group is no signal"),
+    ("{pid} signal=+9", "EINVAL", "a sign is no digit of a signal"),
+    ("{pid} signal=4294967305", "EINVAL", "9 in 32 bits"),
+    ("{pid} signal=0x9", "EINVAL", "a hexadecimal signal"),
+    ("{pid} signal=x {exe}", "EINVAL", "a letter for a signal"),
     ("{pid} signal=TERM {exe}", "EINVAL", "signals are numbers here"),
+    ("{pid} signal=SIGTERM", "EINVAL", "the same alone"),
+    ("{pid} signal= {exe}", "EINVAL", "a signal without a number"),
+    ("{pid} signal=", "EINVAL", "the same alone"),
+    ("{pid} signal {exe}", "EINVAL", "a signal without a value"),
+    ("{pid} signal=9 signal=9", "EINVAL", "a signal twice"),
+    ("{pid} signal=9 signal=15 {exe}", "EINVAL", "two signals"),
+    ("{pid} signal=9,15 {exe}", "EINVAL", "a list of signals"),
+    ("{pid} signal=9 arg", "EINVAL", "arguments belong to a path"),
+    ("{pid} signal=9 arg {exe}", "EINVAL", "an argument before the path"),
+    ("{pid} signal=9 true", "EINVAL", "a signal and a path that is not absolute"),
+    ("{pid} signal=9 #x", "EINVAL", "no comment behind a signal"),
+    ("{pid} signal=9 nonsense=1", "EINVAL", "a signal and an unknown key"),
+    ("{pid} signal=\\071", "EINVAL", "an escape for the digit of a signal"),
+    ("{pid} SIGNAL=9", "EINVAL", "a signal in capitals"),
+    ("{pid} sig=9 {exe}", "EINVAL", "a key that is nearly signal"),
+    ("signal=9", "EINVAL", "a signal for nobody"),
+    ("signal=9 {pid}", "EINVAL", "options come behind the pid"),
+    ("-{pid} signal=9", "EINVAL", "a removal takes no signal"),
+    ("{pid} scope=tree", "EINVAL", "a scope alone"),
+    ("{pid} scope=process", "EINVAL", "the default scope alone"),
+    ("{pid} grace_ms=5 scope=tree", "EINVAL", "a time and a scope, and nothing to do"),
+    ("{pid} scope=other {exe}", "EINVAL", "a value that no key scope has"),
+    ("{pid} scope=Tree {exe}", "EINVAL", "values are in small letters"),
+    ("{pid} scope=trees {exe}", "EINVAL", "more than a value"),
+    ("{pid} scope=tre {exe}", "EINVAL", "less than a value"),
+    ("{pid} scope= {exe}", "EINVAL", "a scope without a value"),
+    ("{pid} scope {exe}", "EINVAL", "a scope without an equals sign"),
+    ("{pid} scope=1 {exe}", "EINVAL", "a number for a scope"),
+    ("{pid} scope=tre\\145 {exe}", "EINVAL", "an escape in a value"),
+    ("{pid} scope=tree scope=tree {exe}", "EINVAL", "a scope twice"),
+    ("{pid} scope=process scope=process {exe}", "EINVAL", "the default scope twice"),
+    ("{pid} scope=process scope=tree {exe}", "EINVAL", "two scopes"),
+    ("{pid} scope=tree,process {exe}", "EINVAL", "a list of scopes"),
+    ("-{pid} scope=tree", "EINVAL", "a removal takes no scope"),
     # escapes
     ("{pid} {exe} a\\", "EINVAL", "a backslash at the end"),
     ("{pid} {exe} a\\ b", "EINVAL", "a backslash before a blank: escapes are octal"),
@@ -168,8 +236,17 @@ BAD: list[tuple[str, str, str]] = [
     ("# fine\n\n{pid} {exe}\n{pid} {dir}\n", "EACCES", "a directory after a good line"),
 ]
 
+#: The keys of the ABI. A kernel names those that it understands in its features file; to one that
+#: lacks a key every line with it is EINVAL.
+KEYS = ("grace_ms", "signal", "scope")
+
 #: Errors that the text alone shows; the others need a kernel that looks at files and processes.
 FROM_THE_TEXT = ("EINVAL", "ENAMETOOLONG", "E2BIG")
+
+
+def keys_in(text: str) -> set[str]:
+    """The keys of the ABI that some word of the text names, an argument too."""
+    return {key for key in KEYS for word in text.split() if word.startswith(f"{key}=")}
 
 
 def fill(text: str, *, pid: int, exe: str, dir: str, noexec: str) -> str:
