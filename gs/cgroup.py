@@ -25,7 +25,7 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 class Hierarchy(Record):
     """The memory controller as this process sees it: its version (1 or 2), the directory where
-    its hierarchy is mounted, and the directory of the process's own group."""
+    its hierarchy is mounted, and the directory of a process's own group, mostly this one's."""
 
     __slots__ = ("mount", "own", "version")
 
@@ -40,12 +40,13 @@ class Hierarchy(Record):
         return "memory.max" if self.version == 2 else "memory.limit_in_bytes"
 
 
-def hierarchy(proc: str = "/proc") -> Hierarchy | None:
-    """The memory controller's hierarchy, v1 where that has it; None without a memory controller.
+def hierarchy(proc: str = "/proc", pid: str = "self") -> Hierarchy | None:
+    """The memory controller's hierarchy as a process stands in it, v1 where that has the
+    controller; None without a memory controller.
 
-    Source: <proc>/self/cgroup and <proc>/self/mountinfo.
+    Source: <proc>/<pid>/cgroup and <proc>/self/mountinfo.
     """
-    groups = _groups(f"{proc}/self/cgroup")
+    groups = _groups(f"{proc}/{pid}/cgroup")
     for mount, root, options in _mounts(f"{proc}/self/mountinfo"):
         version = 1 if options is not None else 2
         if version == 1 and "memory" not in (options or ()):
@@ -134,13 +135,38 @@ class Group:
             pass  # it is empty once this process has ended; the next one made sweeps it away
 
 
-def parent_for_child(where: Hierarchy) -> str:
+def find_place(where: Hierarchy) -> str:
+    """The directory in which :func:`make` would make a group; nothing is changed.
+
+    Raises NotSupported or PermissionDenied where that would fail, as far as can be told before.
+    """
+    place = parent_for_child(where, change=False)
+    number = _refusal(place)
+    if number:
+        refusal = OSError(number, os.strerror(number))
+        raise _failed(f"cannot make a memory cgroup in {place}", refusal)
+    return place
+
+
+def _refusal(directory: str) -> int:
+    """The errno of making a directory there, 0 if nothing speaks against it."""
+    if os.access(directory, os.W_OK):
+        return 0
+    try:
+        read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return error.errno or errno.EIO
+    return errno.EROFS if read_only else errno.EACCES
+
+
+def parent_for_child(where: Hierarchy, change: bool = True) -> str:
     """The directory in which a group of ours can be made without escaping any limit.
 
     v1: the own group. v2: the own group if it may have children with memory limits, else its
-    parent, if the own group has no limit that would be escaped so.
+    parent, if the own group has no limit that would be escaped so. With ``change`` the root is
+    asked to hand the controller on where it does not do so yet.
     """
-    if where.version == 1 or _may_have_children(where.own, where.mount):
+    if where.version == 1 or _may_have_children(where.own, where.mount, change):
         return where.own
     parent = os.path.dirname(where.own)
     if len(parent) < len(where.mount) or "memory" not in _enabled(parent):
@@ -151,14 +177,15 @@ def parent_for_child(where: Hierarchy) -> str:
     return parent
 
 
-def _may_have_children(group: str, mount: str) -> bool:
+def _may_have_children(group: str, mount: str, change: bool) -> bool:
     """Only the root may hold processes and hand controllers on; it does so when asked to."""
     if "memory" in _enabled(group):
         return True
     if group != mount or os.path.exists(f"{group}/cgroup.type"):
         return False
     try:
-        _write(f"{group}/cgroup.subtree_control", "+memory")
+        if change:
+            _write(f"{group}/cgroup.subtree_control", "+memory")
     except OSError as error:
         raise _failed(f"cannot hand the memory controller on in {group}", error) from None
     return True
@@ -237,7 +264,17 @@ def _failed(what: str, error: OSError) -> GsError:
         return PermissionDenied(what, str(error.strerror), "run it as root, or in a delegated one")
     if error.errno == errno.EROFS:
         return NotSupported(what, "/sys/fs/cgroup is read-only", "mount it writable here")
-    return NotSupported(what, str(error.strerror))
+    return NotSupported(what, str(error.strerror), "`gs-oom doctor` says what is mounted here")
+
+
+def killed_together(where: Hierarchy) -> list[str]:
+    """Those groups around a process, from its own upwards, whose members are OOM-killed as one."""
+    found, path = [], where.own
+    while len(path) > len(where.mount):
+        if _read(f"{path}/memory.oom.group").strip() == "1":
+            found.append(path)
+        path = os.path.dirname(path)
+    return found
 
 
 # ---------------------------------------------------------------------------- the ones before

@@ -356,15 +356,31 @@ def _add_doctor(add: Adder) -> None:
         """\
 Say what this machine offers, which backend `gs-oom run` would take and why, what is in the way,
 and the command that mends it. Changes nothing. Exit code 0 if a program can be protected here,
-else 3.""",
+else 3.
+
+With --on-oom it also looks at a handler, and runs it once, here and now, as the kernel would: for
+a process that is made for this, with the same environment, and killed when its time is over.
+
+  gs-oom doctor --on-oom "/usr/local/bin/save-state --fast" --grace 5s""",
     )
+    parser.add_argument("--on-oom", metavar="HANDLER", help="also try this handler")
+    parser.add_argument("--grace", metavar="TIME", help="the time that it will have")
     _add_json(parser)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import can_protect, examine, report
+    from . import arguments, registry
+    from .doctor import can_protect, examine, examine_handler, report
+    from .errors import UsageError
 
+    grace = None if options.grace is None else arguments.parse_grace(options.grace)
     findings = examine()
+    if options.on_oom is not None:
+        argv = registry.handler_argv(arguments.split_words(options.on_oom))
+        registry.milliseconds(grace)
+        findings += examine_handler(argv, grace)
+    elif grace is not None:
+        raise UsageError("doctor", "--grace alone tries nothing", "give --on-oom HANDLER too")
     if options.json:
         _print_json([finding.as_dict() for finding in findings])
     else:

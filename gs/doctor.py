@@ -1,7 +1,7 @@
 """`gs doctor`: what this machine offers, what is in the way, and the command that mends it.
 
 Each check looks at files below a root directory (the machine's own, or a recorded one), changes
-nothing, and gives findings; none of them may fail.
+nothing, and gives findings; none of them may fail. Only the check of a handler starts something.
 """
 
 from __future__ import annotations
@@ -9,53 +9,20 @@ from __future__ import annotations
 import os
 from typing import Callable, Iterator, Sequence
 
-from . import backends, cgroup, shadowing
+from . import backends, bystanders, cgroup, shadowing, trial
 from .backends.kernel import KernelBackend
-from .errors import GsError
-from .paths import KernelFiles
-from .record import Record
+from .errors import GsError, InvalidHandler
+from .finding import BAD, GOOD, NOTE, WARNING, Finding, Machine
+from .registry import keys_of
 
-GOOD, NOTE, WARNING, BAD = "good", "note", "warning", "bad"
 _MARKS = {GOOD: "ok  ", NOTE: "note", WARNING: "WARN", BAD: "BAD "}
 
 #: The check whose findings decide whether a program can be protected.
 _BACKEND_CHECK = "backend"
+_HANDLER_CHECK = "handler"
 
-
-class Finding(Record):
-    """One thing that was found: which check, how grave (good, note, warning, bad), what it means,
-    and the command or the step that mends it (empty if there is nothing to mend)."""
-
-    __slots__ = ("check", "level", "mend", "text")
-
-    def __init__(self, check: str, level: str, text: str, mend: str = "") -> None:
-        self.check = check
-        self.level = level
-        self.text = text
-        self.mend = mend
-
-
-class Machine:
-    """Where a check looks: the root directory of a machine, and its kernel's files."""
-
-    def __init__(self, root: str = "", files: KernelFiles | None = None) -> None:
-        self.root = root
-        self.files = files or KernelFiles()
-
-    def read(self, path: str) -> str | None:
-        """A file's text, or None if it is not there or not readable."""
-        try:
-            with open(self.root + path, encoding="utf-8", errors="replace") as file:
-                return file.read()
-        except OSError:
-            return None
-
-    def list(self, path: str) -> list[str]:
-        """The names in a directory; none if it is not there."""
-        try:
-            return sorted(os.listdir(self.root + path))
-        except OSError:
-            return []
+#: What the kernel takes by itself.
+_GRACE_MS = 2000
 
 
 def examine(machine: Machine | None = None) -> list[Finding]:
@@ -69,10 +36,29 @@ def examine(machine: Machine | None = None) -> list[Finding]:
         _check_swap,
         _check_overcommit,
         _check_name,
-        _check_killers,
-        _check_systemd,
+        bystanders.check_killers,
+        bystanders.check_daemons,
+        bystanders.check_systemd,
+        bystanders.check_groups,
     )
     return [finding for check in checks for finding in check(machine)]
+
+
+def examine_handler(
+    argv: Sequence[str], grace: float | None = None, machine: Machine | None = None
+) -> list[Finding]:
+    """What a handler is made of, and how it does in a trial run of ``grace`` seconds (None: the
+    kernel's default). Raises InvalidHandler if the kernel could not execute it."""
+    machine = machine or Machine()
+    image = _describe_image(argv[0])
+    if grace is None:
+        grace = (machine.files.read_sysctl("grace_ms") or _GRACE_MS) / 1000
+    done = trial.run(argv, grace)
+    return [
+        Finding(_HANDLER_CHECK, GOOD, f"{argv[0]}: {image}"),
+        _judge_end(done, grace),
+        *_judge_memory(done.peak_kb, machine),
+    ]
 
 
 def can_protect(findings: Sequence[Finding]) -> bool:
@@ -127,12 +113,17 @@ def _check_features(machine: Machine) -> Iterator[Finding]:
             "handlers are switched off",
             "sysctl -w vm.graceful_shutdown_enabled=1",
         )
-    if "scope" not in found.get("keys", ""):
-        yield Finding(
-            "kernel",
-            NOTE,
-            "no scope=tree: a handler covers the registered process, not its children",
-        )
+    keys = keys_of(found)
+    for key, meaning in _WITHOUT.items():
+        if key not in keys:
+            yield Finding("kernel", NOTE, meaning)
+
+
+#: What the absence of a key means to its user.
+_WITHOUT = {
+    "signal": "no signal=: a process cannot be told that its grace begins (a handler can do that)",
+    "scope": "no scope=tree: a handler covers the registered process, not its children",
+}
 
 
 def _check_helpers(machine: Machine) -> Iterator[Finding]:
@@ -186,23 +177,13 @@ def _check_cgroup(machine: Machine) -> Iterator[Finding]:
             "mount -t cgroup2 none /sys/fs/cgroup (or boot with cgroup_enable=memory)",
         )
         return
-    here = f"v{where.version}, this process is in {where.own}"
+    here = f"memory controller v{where.version}, this process is in {where.own}"
     try:
-        # Only at the root of the hierarchy would this change anything; there it always works.
-        place = where.own if where.own == where.mount else cgroup.parent_for_child(where)
+        cgroup.find_place(where)
+        yield Finding("cgroup", GOOD, here)
     except GsError as error:
         yield Finding(
-            "cgroup", WARNING, f"memory controller {here}; --memory-max: {error.why}", error.hint
-        )
-        return
-    if os.access(machine.root + place, os.W_OK):
-        yield Finding("cgroup", GOOD, f"memory controller {here}")
-    else:
-        yield Finding(
-            "cgroup",
-            WARNING,
-            f"memory controller {here}, where no group can be made: --memory-max cannot work",
-            "be root; in a container, mount /sys/fs/cgroup writable",
+            "cgroup", WARNING, f"{here}; --memory-max: {error.what}: {error.why}", error.hint
         )
     left = [path for place in cgroup.places(where) for path in cgroup.stale(place)]
     if left:
@@ -267,86 +248,72 @@ def _check_name(machine: Machine) -> Iterator[Finding]:
         yield Finding("name", NOTE, f"gs is {others[0]} (Ghostscript?) here: use gs-oom")
 
 
-# ---------------------------------------------------------------------------- others who kill
+# ---------------------------------------------------------------------------- a handler
 
 
-class _Killer(Record):
-    """Somebody else's program that kills before the kernel decides."""
+def _describe_image(path: str) -> str:
+    """Size and linkage; those of its interpreter too, since both must be read from the disk."""
+    image = trial.look_at(path)
+    text = f"{_kb(image.size)}, "
+    if image.kind != "script":
+        return text + _LINKAGE[image.kind]
+    try:
+        runs = trial.look_at(image.interpreter or "")
+    except OSError:
+        raise InvalidHandler(
+            f"handler {path}",
+            f"its interpreter {image.interpreter or ''!r} was not found",
+            "name one that exists in its first line",
+        ) from None
+    return f"{text}a script for {image.interpreter} ({_kb(runs.size)}, {_LINKAGE[runs.kind]})"
 
-    __slots__ = ("exempt", "name", "watches")
 
-    def __init__(self, name: str, watches: str, exempt: str) -> None:
-        self.name = name
-        self.watches = watches
-        self.exempt = exempt
-
-
-#: By the name in /proc/PID/comm, which the kernel cuts at 15 characters.
-_KILLERS = {
-    "systemd-oomd": _Killer(
-        "systemd-oomd",
-        "memory pressure and swap use of units with ManagedOOM*=kill (see: oomctl)",
-        "systemctl edit UNIT, with [Service] ManagedOOMPreference=omit",
-    ),
-    "earlyoom": _Killer(
-        "earlyoom",
-        "the machine's free memory and swap; it is blind to cgroups",
-        "add to EARLYOOM_ARGS in /etc/default/earlyoom: --avoid '^PROG$'",
-    ),
-    "nohang": _Killer(
-        "nohang",
-        "the machine's free memory, swap and pressure",
-        "give PROG a badness adjustment in /etc/nohang/nohang.conf: @BADNESS_ADJ_RE_NAME -900",
-    ),
-    "oomd": _Killer(
-        "oomd", "the cgroups in /etc/oomd.json", "leave the cgroup out in /etc/oomd.json"
-    ),
-    "kubelet": _Killer(
-        "kubelet",
-        "the node's memory.available; it evicts whole pods",
-        "lower --eviction-hard memory.available, or give the pod a limit equal to its request",
-    ),
+_LINKAGE = {
+    "static": "statically linked",
+    "dynamic": "dynamically linked",
+    "script": "a script itself",
 }
 
 
-def _check_killers(machine: Machine) -> Iterator[Finding]:
-    active = set()
-    for pid in filter(str.isdigit, machine.list("/proc")):
-        comm = (machine.read(f"/proc/{pid}/comm") or "").rstrip("\n")
-        if comm in _KILLERS:
-            active.add(comm)
-    for comm in sorted(active):
-        killer = _KILLERS[comm]
+def _kb(size: int) -> str:
+    return f"{(size + 1023) // 1024} kB"
+
+
+def _judge_end(done: trial.Trial, grace: float) -> Finding:
+    time = f"{done.elapsed * 1000:.0f} of its {grace * 1000:.0f} ms"
+    said = f"; its last words: {done.output!r}" if done.output else ""
+    if done.exit_status is None:
+        text = f"a trial run had not ended after {time} and was killed{said}"
+        return Finding(_HANDLER_CHECK, WARNING, text, "give it longer: --grace TIME")
+    if done.exit_status != 0:
+        text = f"a trial run ended with {done.exit_status} after {time}{said}"
+        return Finding(_HANDLER_CHECK, WARNING, text, "run it by hand, with GS_PID=PID before it")
+    text = f"a trial run took {time}"
+    if done.elapsed > grace / 2:
+        text += ", and in an OOM all that it needs may have to be read from the disk again"
+        return Finding(_HANDLER_CHECK, WARNING, text, "give it longer: --grace TIME")
+    return Finding(_HANDLER_CHECK, GOOD, text)
+
+
+def _judge_memory(peak_kb: int, machine: Machine) -> Iterator[Finding]:
+    """Against the kernel's bound of a handler, and against what is set aside for it."""
+    text = f"it had at most {peak_kb} kB of memory"
+    bound = machine.files.read_sysctl("handler_max_kb")
+    if bound and peak_kb > bound:
         yield Finding(
-            "killers",
+            _HANDLER_CHECK,
             WARNING,
-            f"{killer.name} is running and kills before the kernel decides, so that no handler"
-            f" runs; it watches {killer.watches}",
-            killer.exempt,
+            f"{text}: over the {bound} kB at which the kernel kills a handler",
+            f"sysctl -w vm.graceful_shutdown_handler_max_kb={2 * peak_kb}",
         )
-    if not active:
-        yield Finding("killers", GOOD, f"none of {', '.join(sorted(_KILLERS))} is running")
-
-
-def _check_systemd(machine: Machine) -> Iterator[Finding]:
-    if (machine.read("/proc/1/comm") or "").strip() != "systemd":
         return
-    unit = _own_unit(machine)
-    yield Finding(
-        "systemd",
-        NOTE,
-        "OOMPolicy=stop, the default, stops a whole unit when one of its processes is OOM-killed"
-        + (f" (this shell is in {unit})" if unit else ""),
-        "start victims apart: systemd-run --scope -p OOMPolicy=continue gs-oom run ...;"
-        " or systemctl edit UNIT, with [Service] OOMPolicy=continue",
-    )
-
-
-def _own_unit(machine: Machine) -> str | None:
-    for line in (machine.read("/proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "name=systemd"):
-            for part in reversed(path.split("/")):
-                if part.endswith((".service", ".scope")):
-                    return part
-    return None
+    reserve = machine.files.read_sysctl("reserve_kb")
+    if reserve and peak_kb > reserve:
+        yield Finding(
+            _HANDLER_CHECK,
+            WARNING,
+            f"{text}: over the {reserve} kB that are set aside for an OOM of the whole machine",
+            f"sysctl -w vm.graceful_shutdown_reserve_kb={2 * peak_kb}",
+        )
+        return
+    yield Finding(_HANDLER_CHECK, GOOD, text)

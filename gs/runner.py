@@ -82,7 +82,7 @@ class Plan:
         self.argv = scanned.program
         self.path = _find_prog(scanned.program[0])
         self.dry_run = "--dry-run" in options
-        self.memory_max, self.swap_max = _parse_memory(options)
+        self.memory_max, self.swap_max, self.memory_place = _parse_memory(options)
         self.user = _parse_user(options["--user"]) if "--user" in options else None
         self._unprotected_is_fine = "--allow-unprotected" in options
         self.entry = _parse_entry(options)
@@ -139,7 +139,8 @@ class Plan:
             ("registers", format_command(self.entry.replace(pid="PID"))),
         ]
         if self.memory_max is not None:
-            rows.append(("memory", f"{self.memory_max} bytes, swap {self.swap_max} bytes"))
+            sizes = f"{self.memory_max} bytes, swap {self.swap_max} bytes"
+            rows.append(("memory", f"{sizes}, a cgroup in {self.memory_place}"))
         if self.user is not None:
             rows.append(("user", f"uid {self.user.uid}, gid {self.user.gid}"))
         return "".join(f"{name + ':':<11}{value}\n" for name, value in rows)
@@ -178,17 +179,18 @@ def _parse_entry(options: dict[str, str]) -> Entry:
     return Entry(os.getpid(), argv, registry.milliseconds(grace), signal, scope)
 
 
-def _parse_memory(options: dict[str, str]) -> tuple[int | None, int]:
+def _parse_memory(options: dict[str, str]) -> tuple[int | None, int, str]:
+    """Limit, swap, and the directory in which a cgroup with these can be made."""
     if "--memory-max" not in options:
         if "--swap-max" in options:
             raise UsageError("--swap-max alone limits nothing", hint="give --memory-max too")
-        return None, 0
+        return None, 0, ""
     from . import cgroup
 
     memory_max = arguments.parse_size(options["--memory-max"])
     cgroup.check_limit(memory_max)
-    cgroup.require()
-    return memory_max, arguments.parse_size(options.get("--swap-max", "0"))
+    swap_max = arguments.parse_size(options.get("--swap-max", "0"))
+    return memory_max, swap_max, cgroup.find_place(cgroup.require())
 
 
 def _parse_user(text: str) -> User:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from gs import cgroup, doctor
 from gs.backends import kernel
-from gs.doctor import BAD, GOOD, NOTE, WARNING, Machine
-from gs.errors import NotSupported, UsageError
+from gs.errors import NotSupported, PermissionDenied, UsageError
+from gs.finding import BAD, GOOD, NOTE, OUTPUTS, WARNING, Finding, Machine
 from gs.paths import KernelFiles
-from tests.unit.gs_support import FEATURES, gs, make_procfs
+from tests.unit.gs_support import FEATURES, FULL_FEATURES, gs, make_procfs
 
 NO_KERNEL = KernelFiles("/nowhere/a", "/nowhere/b", "/nowhere/c", "/nowhere/d")
 
@@ -74,12 +75,18 @@ def test_a_patched_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     findings = doctor.examine(machine(tmp_path, {}, files))
     assert doctor.can_protect(findings)
     assert "the real OOM decision" in findings[0].text
-    assert levels(Machine(str(tmp_path), files), "kernel") == [GOOD, NOTE]
+    kernel_says = [f.text for f in findings if f.check == "kernel"]
+    assert levels(Machine(str(tmp_path), files), "kernel") == [GOOD, NOTE, NOTE]
+    assert "no signal=" in kernel_says[1] and "no scope=tree" in kernel_says[2]
     (tmp_path / "kernel/sys/vm/graceful_shutdown_enabled").write_text("0\n")
     assert BAD in levels(Machine(str(tmp_path), files), "kernel")
     assert not doctor.can_protect(doctor.examine(machine(tmp_path, {}, files)))
     refused = kernel.KernelBackend(files).unusable()
     assert refused is not None and "sysctl -w vm.graceful_shutdown_enabled=1" in str(refused)
+
+
+def test_a_kernel_with_every_key(tmp_path: Path) -> None:
+    assert levels(Machine(str(tmp_path), patched(tmp_path, FULL_FEATURES)), "kernel") == [GOOD]
 
 
 def test_a_patched_kernel_that_may_not_be_used(
@@ -139,15 +146,95 @@ def test_other_killers(tmp_path: Path) -> None:
     assert "systemd-oomd" in found[1].text and "ManagedOOMPreference=omit" in found[1].mend
 
 
-def test_systemds_policy_names_the_own_unit(tmp_path: Path) -> None:
+def process(pid: int, comm: str, adj: int, parent: int = 1, group: str = "/") -> dict[str, str]:
+    """The files of a process in a recorded machine."""
+    return {
+        f"proc/{pid}/comm": f"{comm}\n",
+        f"proc/{pid}/status": f"Name:\t{comm}\nPid:\t{pid}\nPPid:\t{parent}\n",
+        f"proc/{pid}/oom_score_adj": f"{adj}\n",
+        f"proc/{pid}/cgroup": f"0::{group}\n",
+    }
+
+
+def found(machine: Machine, check: str) -> list[Finding]:
+    return [finding for finding in doctor.examine(machine) if finding.check == check]
+
+
+def test_daemons_that_nobody_can_do_without(tmp_path: Path) -> None:
+    files = {
+        **process(7, "sshd", 0, group="/system.slice/ssh.service"),
+        **process(8, "sshd", 0, parent=7),  # a session
+        **process(9, "systemd-udevd", -1000),
+        **process(10, "dbus-daemon", -900),
+        **process(11, "dbus-daemon", 0, parent=700),  # of some user
+        **process(12, "containerd", -899),
+        **process(13, "editor", 0),
+    }
+    first, second, good = found(machine(tmp_path, files), "daemons")
+    assert [f.level for f in (first, second, good)] == [WARNING, WARNING, GOOD]
+    # In the order of a directory's names.
+    assert first.text.startswith("containerd (12) ") and first.mend == "choom -n -1000 -p 12"
+    assert second.text.startswith("sshd (7) ") and "is 0" in second.text
+    assert "ssh.service, with [Service] OOMScoreAdjust=-1000" in second.mend
+    assert good.text.endswith("dbus-daemon, systemd-udevd")
+    assert found(Machine(str(tmp_path / "empty"), NO_KERNEL), "daemons") == []
+
+
+def systemd(tmp_path: Path, policy: str, default: str, unit: str = "ssh.service") -> Machine:
+    """A recorded machine of which systemctl says this."""
     files = {
         "proc/1/comm": "systemd\n",
-        "proc/self/cgroup": "0::/system.slice/ssh.service\n",
+        "proc/self/cgroup": f"0::/system.slice/{unit}\n",
+        f"{OUTPUTS[1:]}/systemctl show --property=OOMPolicy {unit}": policy,
+        f"{OUTPUTS[1:]}/systemctl show --property=DefaultOOMPolicy": default,
     }
-    (finding,) = [f for f in doctor.examine(machine(tmp_path, files)) if f.check == "systemd"]
-    assert "ssh.service" in finding.text and "OOMPolicy=continue" in finding.mend
+    return machine(tmp_path, files)
+
+
+def test_systemds_policy_for_the_own_unit(tmp_path: Path) -> None:
+    stop = systemd(tmp_path, "OOMPolicy=stop\n", "DefaultOOMPolicy=stop\n")
+    own, default = found(stop, "systemd")
+    assert (own.level, default.level) == (NOTE, NOTE)
+    assert own.text.startswith("ssh.service has OOMPolicy=stop: the whole unit is stopped")
+    assert "systemctl edit ssh.service, with [Service] OOMPolicy=continue" in own.mend
     (tmp_path / "proc/1/comm").write_text("init\n")
-    assert levels(Machine(str(tmp_path), NO_KERNEL), "systemd") == []
+    assert found(Machine(str(tmp_path), NO_KERNEL), "systemd") == []
+
+
+def test_systemds_policy_kill_and_continue(tmp_path: Path) -> None:
+    kill = systemd(tmp_path, "OOMPolicy=kill\n", "DefaultOOMPolicy=continue\n")
+    (own,) = found(kill, "systemd")
+    assert own.level == NOTE and "kills them all" in own.text
+    fine = systemd(tmp_path, "OOMPolicy=continue\n", "DefaultOOMPolicy=continue\n", "my.scope")
+    (own,) = found(fine, "systemd")
+    assert (own.level, own.mend) == (GOOD, "")
+
+
+def test_a_scope_of_an_old_systemd_has_no_policy(tmp_path: Path) -> None:
+    (default,) = found(systemd(tmp_path, "", "DefaultOOMPolicy=stop\n", "s.scope"), "systemd")
+    assert default.text.startswith("services have OOMPolicy=stop")
+    scope = systemd(tmp_path, "OOMPolicy=stop\n", "", "s.scope")
+    own, default = found(scope, "systemd")
+    assert "systemd-run --scope -p OOMPolicy=continue" in own.mend
+    assert "OOMPolicy=stop" in default.text  # what a systemd that says nothing does
+
+
+def test_units_of_registered_processes_count_too(tmp_path: Path) -> None:
+    files = patched(tmp_path)
+    Path(files.registry).write_text("77 /bin/true\n")
+    recorded = {
+        "proc/1/comm": "systemd\n",
+        **process(77, "prog", 0, group="/system.slice/prog.service"),
+        f"{OUTPUTS[1:]}/systemctl show --property=OOMPolicy prog.service": "OOMPolicy=stop\n",
+    }
+    own, _ = found(machine(tmp_path, recorded, files), "systemd")
+    assert own.text.startswith("prog.service has OOMPolicy=stop")
+
+
+def test_this_machine_is_asked_and_not_only_recorded_ones() -> None:
+    here = Machine("", NO_KERNEL)
+    assert here.ask("echo", "OOMPolicy=stop") == "OOMPolicy=stop\n"
+    assert here.ask("false") is None and here.ask("/nowhere/systemctl") is None
 
 
 def test_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +325,52 @@ def test_a_group_within_a_delegated_one(tmp_path: Path) -> None:
 def test_no_group_beside_a_limited_one(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="escaped"):
         place_of(tmp_path, "/a/b", delegated_in="/a", limit="500000000")
+
+
+def test_finding_a_place_changes_nothing(tmp_path: Path) -> None:
+    mount = v2_tree(tmp_path, "/")
+    where = cgroup.hierarchy(str(tmp_path / "proc"))
+    assert where is not None
+    assert cgroup.find_place(where) == str(mount)
+    assert not (mount / "cgroup.subtree_control").exists()
+    assert [f.level for f in found(Machine(str(tmp_path), NO_KERNEL), "cgroup")] == [GOOD]
+
+
+def test_a_place_where_nothing_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match="No such file"):
+        cgroup.find_place(cgroup.Hierarchy(1, str(tmp_path), str(tmp_path / "gone")))
+    with pytest.raises(NotSupported, match="read-only"):
+        cgroup.find_place(cgroup.Hierarchy(1, "/sys/kernel", read_only_directory()))
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(PermissionDenied, match="root"):
+            cgroup.find_place(cgroup.Hierarchy(1, str(tmp_path), str(tmp_path)))
+
+
+def read_only_directory() -> str:
+    """Where some file system is mounted read-only, as /sys/fs/cgroup is in most containers."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        directory, options = line.split()[1], line.split()[3].split(",")
+        if "ro" in options and Path(directory).is_dir():
+            return directory
+    pytest.skip("nothing is mounted read-only here")
+
+
+def test_groups_that_are_killed_together(tmp_path: Path) -> None:
+    files = patched(tmp_path)
+    Path(files.registry).write_text("77 /bin/true\n")
+    mount = v2_tree(tmp_path, "/kube/pod/one")
+    assert found(Machine(str(tmp_path), files), "groups") == []
+    for name, value in (("kube", "1"), ("kube/pod", "0"), ("kube/pod/one", "1"), ("other", "1")):
+        (mount / name).mkdir(exist_ok=True)
+        (mount / name / "memory.oom.group").write_text(value + "\n")
+    here = machine(tmp_path, process(77, "prog", 0, group="/other"), files)
+    findings = found(here, "groups")
+    assert [f.level for f in findings] == [NOTE] * 3
+    places = [f.mend.split()[3] for f in findings]
+    assert places == [
+        f"{mount}/{name}/memory.oom.group" for name in ("kube", "kube/pod/one", "other")
+    ]
 
 
 def test_doctor_says_why_no_group_can_be_made(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gs import cgroup
+from gs.errors import GsError
 from tests.unit.gs_support import FEATURES, FULL_FEATURES, REPO, environment, gs, make_procfs
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root")
@@ -271,8 +272,8 @@ def test_help_is_on_stdout() -> None:
 
 @root_only
 def test_a_dry_run_shows_both_command_lines_and_does_nothing(procfs: Path) -> None:
-    done = gs("run", "--dry-run", "--on-oom", "/bin/true 'a b'", "--grace", "5s", "--memory-max",
-              "50M", "/bin/echo", "x y", procfs=procfs)  # fmt: skip
+    done = gs("run", "--dry-run", "--on-oom", "/bin/true 'a b'", "--grace", "5s", "/bin/echo",
+              "x y", procfs=procfs)  # fmt: skip
     assert done.returncode == 0
     assert "kernel (builtin, abi 1)" in done.stdout
     assert "/bin/true 'a b'\n" in done.stdout
@@ -289,6 +290,22 @@ def test_a_dry_run_knows_the_ceiling_and_the_length(procfs: Path) -> None:
     ):
         done = gs("run", "--dry-run", *words, "true", procfs=procfs)
         assert done.returncode == 125 and reason in done.stderr
+
+
+@root_only
+def test_a_dry_run_looks_at_the_place_of_the_memory_cgroup(procfs: Path) -> None:
+    """Also for real: nothing is registered for a program that cannot be confined."""
+    words = ("--on-oom", "true", "--memory-max", "50M", "true")
+    done = gs("run", "--dry-run", *words, procfs=procfs)
+    try:
+        place = cgroup.find_place(cgroup.require())
+    except GsError as error:
+        assert done.returncode == 125 and error.what in done.stderr and error.hint in done.stderr
+        assert gs("run", *words, procfs=procfs).returncode == 125
+    else:
+        assert f"52428800 bytes, swap 0 bytes, a cgroup in {place}\n" in done.stdout
+        assert cgroup.stale(place) == []
+    assert registry(procfs) == []
 
 
 def test_a_dry_run_finds_what_would_fail() -> None:
