@@ -1,73 +1,26 @@
-"""The kernel's own parser, compiled for user space, against the shared table of lines."""
+"""The kernel's own parser, compiled for user space, against the shared table and gs's parser."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
+import os
 import shutil
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
-from provisioning import commands, config
+from gs import procfile
+from gs.errors import MalformedLine
 from tests.unit.data import registry_lines
-
-MAX_GRACE_MS = 30000
-ROOM_FOR_NUL = 1
-
-
-class Line(ctypes.Structure):
-    """``struct gs_line`` of mm/graceful_shutdown_grammar.h."""
-
-    _fields_ = [
-        ("kind", ctypes.c_int),
-        ("pid", ctypes.c_int),
-        ("grace_ms", ctypes.c_uint),
-        ("words", ctypes.c_void_p),
-        ("words_len", ctypes.c_size_t),
-        ("argc", ctypes.c_int),
-    ]
+from tests.unit.kernel_grammar import Grammar, disagreement, keys_unknown_in
+from tests.unit.test_gs_procfile import entries, pids
 
 
 @pytest.fixture(scope="module")
-def grammar(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The parser as a shared library, built with the sanitizers' traps on."""
+def grammar(tmp_path_factory: pytest.TempPathFactory) -> Grammar:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")
-    library = tmp_path_factory.mktemp("grammar") / "grammar.so"
-    source = config.REPO / "kernel_patches/files/mm/graceful_shutdown_grammar.c"
-    flags = "-O1 -g -Wall -Wextra -Werror -fsanitize=undefined -fsanitize-undefined-trap-on-error"
-    commands.run(["gcc", *flags.split(), "-shared", "-fPIC", "-o", library, source])
-    loaded = ctypes.CDLL(str(library))
-    loaded.gs_escape.restype = ctypes.c_size_t
-    return loaded
-
-
-def parse(grammar: ctypes.CDLL, text: bytes) -> tuple[int, Line, list[bytes]]:
-    """What the kernel's parser makes of one line: its return value, the line, the words."""
-    buffer = ctypes.create_string_buffer(text, len(text) + ROOM_FOR_NUL)
-    line = Line()
-    result = grammar.gs_line_parse(
-        buffer, ctypes.c_size_t(len(text)), ctypes.c_uint(MAX_GRACE_MS), ctypes.byref(line)
-    )
-    words: list[bytes] = []
-    if not result and line.words:
-        words = ctypes.string_at(line.words, line.words_len).split(b"\0")[:-1]
-    return result, line, words
-
-
-def escape(grammar: ctypes.CDLL, word: bytes) -> bytes:
-    """The word as the kernel writes it."""
-    buffer = ctypes.create_string_buffer(4 * len(word) + ROOM_FOR_NUL)
-    length = grammar.gs_escape(buffer, ctypes.c_size_t(len(buffer)), ctypes.c_char_p(word))
-    return buffer.raw[:length]
-
-
-def read_back(grammar: ctypes.CDLL, line: Line, words: list[bytes]) -> bytes:
-    """The line in the form in which the registry shows it."""
-    shown = [b"%d" % line.pid]
-    if line.grace_ms:
-        shown.append(b"grace_ms=%d" % line.grace_ms)
-    return b" ".join(shown + [escape(grammar, word) for word in words])
+    return Grammar(tmp_path_factory.mktemp("grammar"))
 
 
 def filled(text: str) -> bytes:
@@ -79,27 +32,79 @@ def filled(text: str) -> bytes:
 
 def skip_unless_known(text: str) -> None:
     """Lines with keys that the kernel's parser does not know yet say nothing about it."""
-    source = (config.REPO / "kernel_patches/files/mm/graceful_shutdown_grammar.c").read_text()
-    for key in registry_lines.keys_in(text):
-        if f'"{key}' not in source:
-            pytest.skip(f"the kernel's parser does not know {key}= yet")
+    for key in keys_unknown_in(text.encode()):
+        pytest.skip(f"the kernel's parser does not know {key}= yet")
+
+
+# ---------------------------------------------------------------------------- the shared table
 
 
 @pytest.mark.parametrize(("text", "shown", "why"), registry_lines.GOOD)
-def test_good_lines_read_back(grammar: ctypes.CDLL, text: str, shown: str, why: str) -> None:
+def test_good_lines_read_back(grammar: Grammar, text: str, shown: str, why: str) -> None:
     skip_unless_known(text)
-    last = b""
-    for one in filled(text).split(b"\n"):
-        result, line, words = parse(grammar, one)
-        assert result == 0, why
-        if words:
-            last = read_back(grammar, line, words)
-    assert last == filled(shown), why
+    found = [grammar.parse(line) for line in filled(text).split(b"\n")]
+    last = [command for command in found if command is not None][-1]
+    assert os.fsencode(procfile.format_command(last)) == filled(shown), why
 
 
 @pytest.mark.parametrize(("text", "name", "why"), registry_lines.BAD)
-def test_bad_lines_are_refused(grammar: ctypes.CDLL, text: str, name: str, why: str) -> None:
-    results = [parse(grammar, one)[0] for one in filled(text).split(b"\n")]
-    first = next((result for result in results if result), 0)
-    expected = -getattr(errno, name) if name in registry_lines.FROM_THE_TEXT else 0
-    assert first == expected, why
+def test_bad_lines_are_refused(grammar: Grammar, text: str, name: str, why: str) -> None:
+    lines = filled(text).split(b"\n")
+    if name not in registry_lines.FROM_THE_TEXT:
+        assert [grammar.parse(line) for line in lines], why
+        return
+    with pytest.raises(MalformedLine) as caught:
+        for line in lines:
+            grammar.parse(line)
+    assert caught.value.errno_name == name, why
+
+
+# ---------------------------------------------------------------------------- gs says the same
+
+#: Pieces of lines, good and nearly good.
+PIECES = st.sampled_from(
+    [
+        *(b"1", b"4711", b"-1", b"-4711", b"-", b"0", b"-0", b"007", b"2147483647", b"2147483648"),
+        *(b"00000000001", b"4294967297", b"#", b"# x", b"=", b"grace_ms", b"grace_ms=", b"\0"),
+        *(b"grace_ms=1", b"grace_ms=0", b"grace_ms=30000", b"grace_ms=30001", b"grace_ms=007"),
+        *(b"signal=", b"signal=1", b"signal=064", b"signal=65", b"signal=0", b"signal=TERM"),
+        *(b"scope=", b"scope=tree", b"scope=process", b"scope=trees", b"scope", b"nonsense=1"),
+        *(b"/", b"/x", b"/bin/true", b"x", b"./x", b"\\040", b"\\134", b"\\377", b"\\400", b"\\"),
+        *(b"\\000", b"\\08", b"\r", b"\v", b"\xc3\xa9", b"\xff", "\u0663".encode()),
+    ]
+)
+SPACES = st.sampled_from([b" ", b" ", b" ", b"\t", b"  ", b""])
+LONG = st.builds(
+    lambda piece, length: b"/" + piece * (length // len(piece)),
+    st.sampled_from([b"n", b"\\040", b"n "]),
+    st.sampled_from([4094, 4095, 4096, 4 * 4095, 8185, 8192, 8193]),
+)
+LINES = st.lists(st.tuples(PIECES | st.binary(max_size=6), SPACES), max_size=9).map(
+    lambda pairs: b"".join(word + space for word, space in pairs).replace(b"\n", b"")
+)
+#: What makes a line go on beyond its first word.
+STARTS = st.sampled_from([b"", b"", b"4711 ", b"4711 ", b"4711 /bin/true ", b"1 signal=9 "])
+
+
+@settings(max_examples=2000, deadline=None)
+@given(STARTS, LINES, st.just(b"") | st.just(b"") | LONG)
+@example(b"4711 /", b"", b"n" * 4096 + b" \\")
+@example(b"# ", b"", b"n" * 8192)
+def test_both_parsers_say_the_same(grammar: Grammar, start: bytes, line: bytes, end: bytes) -> None:
+    assert not disagreement(grammar, start + line + end)
+
+
+@given(entries | st.builds(procfile.Removal, pids))
+def test_what_gs_writes_the_kernel_reads(
+    grammar: Grammar, command: procfile.Entry | procfile.Removal
+) -> None:
+    line = os.fsencode(procfile.format_command(command))
+    assume(not keys_unknown_in(line))
+    assert grammar.parse(line) == command
+
+
+@given(st.binary(min_size=1, max_size=60).filter(lambda data: b"\0" not in data))
+def test_both_escape_alike(grammar: Grammar, word: bytes) -> None:
+    escaped = grammar.escape(word)
+    assert os.fsdecode(escaped) == procfile.escape(os.fsdecode(word))
+    assert os.fsencode(procfile.unescape(os.fsdecode(escaped))) == word
