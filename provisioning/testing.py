@@ -13,6 +13,9 @@ from provisioning.progress import note
 #: What each kind of test needs is in its marker's text in pyproject.toml.
 KINDS = ("unit", "patches", "guest", "vm", "host")
 
+#: Inputs of the fuzzer (tests/fuzz) where everything is tested.
+FUZZ_INPUTS = 1_000_000
+
 
 def run(only: str, everything: bool, count: int) -> int:
     """Become pytest: its closing line is the last one, its exit status ours."""
@@ -27,6 +30,7 @@ def run(only: str, everything: bool, count: int) -> int:
     os.environ["GS_COUNT"] = str(count)
     if everything:
         os.environ["GS_SERIES"] = "all"
+        os.environ.setdefault("GS_FUZZ", str(FUZZ_INPUTS))
     words = ["-m", only] if only else []
     sys.stdout.flush()
     sys.stderr.flush()

@@ -345,6 +345,7 @@ def test_a_place_where_nothing_can_be_made(tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(PermissionDenied, match="root"):
             cgroup.find_place(cgroup.Hierarchy(1, str(tmp_path), str(tmp_path)))
+        tmp_path.chmod(0o700)
 
 
 def read_only_directory() -> str:
