@@ -134,9 +134,11 @@ def check_kill(events: Events, victim: Victim, how: Treatment) -> Event:
     assert names.count("kill") == 1 and names[-1] == "kill", names
     assert kill["outcome"] in how.outcomes, f"{how}: {events.all(pid=victim.pid)}"
     graces = events.all(event="grace", pid=victim.pid)
-    assert len(graces) <= 1, names
+    # Another's end may have made room, and ten grace times later there is a new one.
+    assert len(graces) <= 1 + names.count("averted"), names
     if graces:
-        assert delay_ms(graces[0], kill) <= int(graces[0]["grace_ms"]) + SLACK_MS
+        last = graces[-1]
+        assert delay_ms(last, kill) <= int(last["grace_ms"]) + SLACK_MS, (names, last, kill)
     return kill
 
 

@@ -53,6 +53,7 @@ struct gs_grace;
 /**
  * struct graceful_shutdown_ops - what the attachment lends to the core
  * @attachment: "builtin" or "module"
+ * @page_by_page: the allocator asks for what is set aside by itself
  * @oom_lock: serialises the OOM killer
  * @oom_killer_disabled: the flag that oom_lock stabilises
  * @probes_register: start calling graceful_shutdown_forked() and _exiting()
@@ -78,6 +79,7 @@ struct gs_grace;
  */
 struct graceful_shutdown_ops {
 	const char *attachment;
+	bool page_by_page;
 	struct mutex *oom_lock; /* the OOM killer's */
 	const bool *oom_killer_disabled;
 	int (*probes_register)(void);

@@ -132,6 +132,7 @@ static void gs_count(enum gs_event event)
 
 static const struct graceful_shutdown_ops gs_builtin_ops = {
 	.attachment		= "builtin",
+	.page_by_page		= true,
 	.oom_lock		= &oom_lock,
 	.oom_killer_disabled	= &oom_killer_disabled,
 	.probes_register	= gs_probes_register,

@@ -577,7 +577,8 @@ static void gs_grace_begin_of(struct gs_begin *begin,
 	hrtimer_start(&g->deadline, ns_to_ktime(g->deadline_ns),
 		      HRTIMER_MODE_ABS_SOFT);
 	/* Also a victim that acts on its signal needs memory for that. */
-	if (begin->oc->constraint == CONSTRAINT_NONE)
+	if (begin->oc->constraint == CONSTRAINT_NONE &&
+	    (g->entry->signal || !gs_ops->page_by_page))
 		gs_reserve_hand_over(true);
 	if (launcher)
 		gs_launcher_go(launcher, seq, facts.rss_kb);

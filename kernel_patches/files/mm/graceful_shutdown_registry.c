@@ -31,6 +31,9 @@
 #define GS_WRITE_MAX	SZ_1M
 #define GS_HASH_BITS	12
 
+/* How far up scope=tree reaches; interrupts are off meanwhile. */
+#define GS_GENERATIONS	1024
+
 /* For everybody: who may do what is decided by credentials, and EPERM says so. */
 #define GS_REGISTRY_MODE	0666
 
@@ -108,14 +111,15 @@ struct gs_entry *gs_entry_find(struct pid *pid)
 struct gs_entry *gs_entry_covering(struct task_struct *task)
 {
 	struct gs_entry *e = gs_entry_find(task_tgid(task));
+	unsigned int generations = GS_GENERATIONS;
 
 	lockdep_assert_held(&gs_lock);
 	if (e)
 		return e;
 	rcu_read_lock();
 	/* Of one that was released in the meantime the parent means nothing. */
-	while (!e && pid_alive(task) && !is_global_init(task) &&
-	       task_tgid_nr(task)) {
+	while (!e && generations-- && pid_alive(task) &&
+	       !is_global_init(task) && task_tgid_nr(task)) {
 		task = rcu_dereference(task->real_parent);
 		e = gs_entry_find(task_tgid(task));
 		if (e && !e->tree)

@@ -2,18 +2,25 @@
 /*
  * Memory set aside for handlers. In a global OOM nothing is free, and a handler
  * needs pages for its code, its data and the files that it writes. They are
- * gathered while anything is registered, outside of the OOM path, and handed
- * over in slices: the first when grace begins, the next whenever the handler's
- * session meets the OOM itself.
+ * gathered while anything is registered, outside of the OOM path.
+ *
+ * In a patched kernel the page allocator asks here on behalf of a handler's
+ * session, page by page, before it reclaims anything: nobody else can take them.
+ * What goes beyond single pages, and everything on a kernel that does not ask, is
+ * given back to the allocator in slices, whenever the session meets the OOM itself.
+ * Nothing stops another task from taking that.
  *
  * Blocks, not pages: freed pages of order 0 land on per-cpu lists that no
- * watermark sees. Nothing stops another task from taking what is handed over.
+ * watermark sees.
  */
 
 #include <linux/gfp.h>
+#include <linux/highmem.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/sched/signal.h>
 
+#include <linux/graceful_shutdown.h>
 #include "graceful_shutdown.h"
 
 #define GS_BLOCK_ORDER	4
@@ -22,6 +29,7 @@
 
 /* Guarded by gs_lock. */
 static LIST_HEAD(gs_blocks);
+static LIST_HEAD(gs_pages);	/* of blocks that were split */
 static unsigned long gs_nr_blocks;
 static unsigned long gs_nr_out;	/* handed over, not gathered again */
 
@@ -116,12 +124,66 @@ bool gs_reserve_gather(void)
 	return true;
 }
 
+static struct page *gs_take(struct list_head *pages)
+{
+	struct page *page = list_first_entry_or_null(pages, struct page, lru);
+
+	if (page)
+		list_del(&page->lru);
+	return page;
+}
+
+/* A page of those that are set aside, or NULL. */
+static struct page *gs_reserve_page(void)
+{
+	struct page *page = gs_take(&gs_pages);
+	unsigned int i;
+
+	lockdep_assert_held(&gs_lock);
+	if (page)
+		return page;
+	page = gs_take(&gs_blocks);
+	if (!page)
+		return NULL;
+	gs_nr_blocks--;
+	gs_nr_out++;
+	split_page(page, GS_BLOCK_ORDER);
+	for (i = 1; i < 1 << GS_BLOCK_ORDER; i++)
+		list_add_tail(&page[i].lru, &gs_pages);
+	return page;
+}
+
+/*
+ * Only for allocations that may wait: gs_lock must not be taken anywhere, and the
+ * others have the allocator's own reserve.
+ */
+struct page *__graceful_shutdown_page(gfp_t gfp_mask)
+{
+	const gfp_t mask = __GFP_DIRECT_RECLAIM | __GFP_DMA | __GFP_DMA32;
+	struct page *page = NULL;
+	const struct gs_grace *g;
+	unsigned long flags;
+
+	if ((gfp_mask & mask) != __GFP_DIRECT_RECLAIM ||
+	    !gs_session_has(task_tgid(current)))
+		return NULL;
+	spin_lock_irqsave(&gs_lock, flags);
+	g = gs_session_of(task_tgid(current));
+	if (g && !g->over && g->who.constraint == CONSTRAINT_NONE)
+		page = gs_reserve_page();
+	spin_unlock_irqrestore(&gs_lock, flags);
+	if (page && want_init_on_alloc(gfp_mask))
+		clear_highpage(page);
+	return page;
+}
+
 /**
- * gs_reserve_hand_over - give out a slice
+ * gs_reserve_hand_over - give a slice back to the allocator
  * @first: grace begins; else the session asks for more
  *
- * The first slice is a half of what there is: most handlers need no more, and
- * their start does not have to meet the OOM for it.
+ * The first slice is a half of what there is: for a victim that acts on a signal,
+ * and for handlers where the allocator does not ask for single pages. Most need no
+ * more, and do not have to meet the OOM for it.
  *
  * Return: whether there was anything left.
  */
@@ -137,8 +199,14 @@ bool gs_reserve_hand_over(bool first)
 /* Nothing is registered any more. */
 void gs_reserve_drop(void)
 {
+	struct page *page, *next;
+	LIST_HEAD(pages);
+
 	gs_reserve_free(ULONG_MAX);
 	spin_lock_irq(&gs_lock);
 	gs_nr_out = 0;
+	list_splice_init(&gs_pages, &pages);
 	spin_unlock_irq(&gs_lock);
+	list_for_each_entry_safe(page, next, &pages, lru)
+		__free_page(page);
 }

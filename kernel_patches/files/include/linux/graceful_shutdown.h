@@ -15,6 +15,7 @@
 struct mem_cgroup;
 struct mm_struct;
 struct oom_control;
+struct page;
 struct task_struct;
 
 /* Stabilised by oom_lock. */
@@ -29,6 +30,7 @@ void __graceful_shutdown_fault_begin(void);
 void __graceful_shutdown_fault_end(bool oom);
 bool graceful_shutdown_fault_oom(void);
 bool graceful_shutdown_left(void);
+struct page *__graceful_shutdown_page(gfp_t gfp_mask);
 void graceful_shutdown_killing(struct oom_control *oc, bool group);
 void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
 
@@ -68,7 +70,28 @@ static inline void graceful_shutdown_fault_end(vm_fault_t ret)
 		__graceful_shutdown_fault_end(ret & VM_FAULT_OOM);
 }
 
+/**
+ * graceful_shutdown_page - what is set aside for handlers
+ * @gfp_mask: of an allocation that found no free page
+ * @order: its order
+ *
+ * Return: a page, if current belongs to the handler of a global OOM; or NULL.
+ */
+static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
+						  unsigned int order)
+{
+	if (static_branch_unlikely(&graceful_shutdown_active) && !order)
+		return __graceful_shutdown_page(gfp_mask);
+	return NULL;
+}
+
 #else
+
+static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
+						  unsigned int order)
+{
+	return NULL;
+}
 
 static inline void graceful_shutdown_fault_begin(bool user)
 {
