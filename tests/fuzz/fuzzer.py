@@ -140,9 +140,18 @@ def _last(pattern: str, text: str) -> int:
 
 
 def keep(program: Path, found: Path) -> None:
-    """Merge what was found into the corpus, and leave only what each covers alone."""
-    with tempfile.TemporaryDirectory() as merged:
-        commands.run([program, "-set_cover_merge=1", f"-max_len={LONG}", merged, CORPUS, found])
+    """Merge what was found into the corpus, and leave only what each covers alone.
+
+    Long inputs stay out: those that matter are seeds.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        merged, short = Path(place, "merged"), Path(place, "short")
+        for directory in (merged, short):
+            directory.mkdir()
+        for path in (*CORPUS.iterdir(), *found.iterdir()):
+            if path.stat().st_size <= SHORT:
+                shutil.copy(path, short)
+        commands.run([program, "-set_cover_merge=1", merged, short])
         shutil.rmtree(CORPUS)
         shutil.copytree(merged, CORPUS)
 

@@ -15,8 +15,8 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <limits.h>
 #include <linux/limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,11 +56,19 @@ static struct parsed parse(const char *text, size_t len, char behind)
 	return p;
 }
 
+/* What names the default is the same as what names nothing. */
+static bool is_tree(const struct gs_line *line)
+{
+	return line->scope == GS_SCOPE_TREE;
+}
+
 static void assert_same(const struct gs_line *a, const struct gs_line *b)
 {
 	assert(a->kind == b->kind);
 	assert(a->pid == b->pid);
 	assert(a->grace_ms == b->grace_ms);
+	assert(a->signal == b->signal);
+	assert(is_tree(a) == is_tree(b));
 	assert(a->argc == b->argc);
 	assert(a->words_len == b->words_len);
 	assert(!a->words_len || !memcmp(a->words, b->words, a->words_len));
@@ -68,10 +76,14 @@ static void assert_same(const struct gs_line *a, const struct gs_line *b)
 
 static void check_words(const struct parsed *p, size_t len)
 {
-	const char *word = p->line.words;
-	const char *end = word + p->line.words_len;
+	const char *word = p->line.words, *end;
 	int n = 0;
 
+	if (!word) {
+		assert(p->line.signal && !p->line.words_len && !p->line.argc);
+		return;
+	}
+	end = word + p->line.words_len;
 	assert(word >= p->text && end <= p->text + len + 1);
 	assert(*word == '/');
 	assert(strlen(word) < PATH_MAX);
@@ -88,18 +100,17 @@ static void check_bounds(const struct parsed *p, size_t len)
 	const struct gs_line *line = &p->line;
 
 	assert(len <= LINE_MAX_LEN);
-	if (line->kind == GS_LINE_EMPTY) {
-		assert(!line->pid && !line->argc && !line->words_len);
-		return;
-	}
-	assert(line->pid > 0);
 	assert(line->grace_ms <= MAX_GRACE_MS);
-	if (line->kind == GS_LINE_REMOVE) {
-		assert(!line->argc && !line->words_len && !line->grace_ms);
+	assert(line->signal <= MAX_SIGNAL);
+	assert(line->scope <= GS_SCOPE_TREE);
+	assert(line->kind == GS_LINE_EMPTY ? !line->pid : line->pid > 0);
+	if (line->kind == GS_LINE_REGISTER) {
+		check_words(p, len);
 		return;
 	}
-	assert(line->kind == GS_LINE_REGISTER);
-	check_words(p, len);
+	assert(line->kind == GS_LINE_EMPTY || line->kind == GS_LINE_REMOVE);
+	assert(!line->grace_ms && !line->signal && !line->scope);
+	assert(!line->words && !line->words_len && !line->argc);
 }
 
 /* Escape into @size bytes: a prefix of the whole, and never a byte too many. */
@@ -148,6 +159,10 @@ static char *show(const struct gs_line *line, size_t *len)
 		       line->pid);
 	if (line->grace_ms)
 		out += sprintf(out, " grace_ms=%u", line->grace_ms);
+	if (line->signal)
+		out += sprintf(out, " signal=%u", line->signal);
+	if (is_tree(line))
+		out += sprintf(out, " scope=tree");
 	for (i = 0; i < line->argc; i++) {
 		char *start = out;
 

@@ -6,13 +6,13 @@ import os
 import shutil
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gs import procfile
 from gs.errors import MalformedLine
 from tests.unit.data import registry_lines
-from tests.unit.kernel_grammar import Grammar, disagreement, keys_unknown_in
+from tests.unit.kernel_grammar import Grammar, disagreement
 from tests.unit.test_gs_procfile import entries, pids
 
 
@@ -30,18 +30,11 @@ def filled(text: str) -> bytes:
     ).encode()
 
 
-def skip_unless_known(text: str) -> None:
-    """Lines with keys that the kernel's parser does not know yet say nothing about it."""
-    for key in keys_unknown_in(text.encode()):
-        pytest.skip(f"the kernel's parser does not know {key}= yet")
-
-
 # ---------------------------------------------------------------------------- the shared table
 
 
 @pytest.mark.parametrize(("text", "shown", "why"), registry_lines.GOOD)
 def test_good_lines_read_back(grammar: Grammar, text: str, shown: str, why: str) -> None:
-    skip_unless_known(text)
     found = [grammar.parse(line) for line in filled(text).split(b"\n")]
     last = [command for command in found if command is not None][-1]
     assert os.fsencode(procfile.format_command(last)) == filled(shown), why
@@ -98,9 +91,7 @@ def test_both_parsers_say_the_same(grammar: Grammar, start: bytes, line: bytes, 
 def test_what_gs_writes_the_kernel_reads(
     grammar: Grammar, command: procfile.Entry | procfile.Removal
 ) -> None:
-    line = os.fsencode(procfile.format_command(command))
-    assume(not keys_unknown_in(line))
-    assert grammar.parse(line) == command
+    assert grammar.parse(os.fsencode(procfile.format_command(command))) == command
 
 
 @given(st.binary(min_size=1, max_size=60).filter(lambda data: b"\0" not in data))

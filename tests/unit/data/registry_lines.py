@@ -236,17 +236,8 @@ BAD: list[tuple[str, str, str]] = [
     ("# fine\n\n{pid} {exe}\n{pid} {dir}\n", "EACCES", "a directory after a good line"),
 ]
 
-#: The keys of the ABI. A kernel names those that it understands in its features file; to one that
-#: lacks a key every line with it is EINVAL.
-KEYS = ("grace_ms", "signal", "scope")
-
 #: Errors that the text alone shows; the others need a kernel that looks at files and processes.
 FROM_THE_TEXT = ("EINVAL", "ENAMETOOLONG", "E2BIG")
-
-
-def keys_in(text: str) -> set[str]:
-    """The keys of the ABI that some word of the text names, an argument too."""
-    return {key for key in KEYS for word in text.split() if word.startswith(f"{key}=")}
 
 
 def fill(text: str, *, pid: int, exe: str, dir: str, noexec: str) -> str:
