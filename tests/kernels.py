@@ -31,11 +31,16 @@ def kernel_or_skip(series: str) -> Path:
     image = os.environ.get("GS_KERNEL_IMAGE_" + series.replace(".", "_"))
     if image:
         return Path(image)
+    return _built(series, sources_of(series))
+
+
+def sources_of(series: str) -> str:
+    """Where its sources are to be had without kernel.org; a skip that says what is missing."""
     tree = config.source_from_environment(series)
     if tree is None and versions.series(series).debian is None:
         variable = "GS_KERNEL_SOURCE_" + series.replace(".", "_")
         pytest.skip(f"no sources of {series} here: set {variable} to a tree or a tarball")
-    return _built(series, tree or "debian")
+    return tree or "debian"
 
 
 @lru_cache(maxsize=None)

@@ -61,12 +61,14 @@ struct gs_command {
  * struct gs_batch - one write
  * @cred: the opener's credentials
  * @privileged: they have CAP_SYS_ADMIN
+ * @checked: the last entry whose handler was looked at; many have the same
  * @commands: what it asks for
  * @nr: number of @commands
  */
 struct gs_batch {
 	const struct cred *cred;
 	bool privileged;
+	const struct gs_entry *checked;
 	struct gs_command *commands;
 	unsigned int nr;
 };
@@ -317,6 +319,15 @@ static struct gs_entry *gs_entry_alloc(const struct gs_line *line)
 	return e;
 }
 
+static int gs_batch_check(const struct gs_batch *batch, const char *path,
+			  struct gs_file_id *file)
+{
+	if (!batch->checked || strcmp(batch->checked->argv[0], path))
+		return gs_check_handler(path, batch->cred, file);
+	*file = batch->checked->file;
+	return 0;
+}
+
 static struct gs_entry *gs_entry_create(const struct gs_batch *batch,
 					const struct gs_line *line)
 {
@@ -329,7 +340,7 @@ static struct gs_entry *gs_entry_create(const struct gs_batch *batch,
 	if (IS_ERR(pid))
 		return ERR_CAST(pid);
 	if (line->argc)
-		err = gs_check_handler(line->words, batch->cred, &file);
+		err = gs_batch_check(batch, line->words, &file);
 	if (err)
 		goto out;
 	err = -ENOMEM;
@@ -364,6 +375,8 @@ static int gs_batch_add(struct gs_batch *batch, char *text, size_t len)
 		if (IS_ERR(e))
 			return PTR_ERR(e);
 		c->new = e;
+		if (e->argc)
+			batch->checked = e;
 	} else {
 		c->pid = gs_find_group(line.pid);
 		if (!c->pid)

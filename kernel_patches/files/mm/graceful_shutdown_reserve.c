@@ -159,7 +159,8 @@ static struct page *gs_reserve_page(void)
  */
 struct page *__graceful_shutdown_page(gfp_t gfp_mask)
 {
-	const gfp_t mask = __GFP_DIRECT_RECLAIM | __GFP_DMA | __GFP_DMA32;
+	const gfp_t mask = __GFP_DIRECT_RECLAIM | __GFP_DMA | __GFP_DMA32 |
+			   __GFP_THISNODE;
 	struct page *page = NULL;
 	const struct gs_grace *g;
 	unsigned long flags;

@@ -95,9 +95,13 @@ static int handler(char **argv)
 	return save() ? 0 : 1;
 }
 
+/* To save takes memory, which the victim has to give back first. */
+static void *spare;
+
 static void save_and_leave(int number)
 {
 	(void)number;
+	munmap(spare, BLOCK);
 	_exit(save() ? 0 : 1);
 }
 
@@ -108,6 +112,11 @@ static void victim(int go)
 	char key;
 
 	sigaction(SIGTERM, &save, NULL);
+	spare = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (spare == MAP_FAILED)
+		_exit(2);
+	memset(spare, 1, BLOCK);
 	if (write_to(GROUP "/cgroup.procs", "0") ||
 	    write_to("/proc/self/oom_score_adj", "500") ||
 	    mlockall(MCL_CURRENT) || read(go, &key, 1) != 1)
