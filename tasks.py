@@ -11,7 +11,7 @@ from invoke.tasks import task
 
 _KERNEL = "series: 5.4, 5.10, 6.1 or 6.12 (default 5.4)"
 _SOURCE = "kernel.org, debian, a URL, a tarball or a directory (default kernel.org)"
-_CONFIG = "flavour: guest"
+_CONFIG = "flavour: guest, or debug with the kernel's own detectors (default guest)"
 _SOURCES = {"kernel": _KERNEL, "source": _SOURCE}
 _BUILD = {
     **_SOURCES,
@@ -44,7 +44,8 @@ def demo(
         if dry_run:
             frontend.show(frontend.describe(request), json)
             return 0
-        return run_demo(frontend.kernel_for(request, fall_back=True).image, keep=keep)
+        kernel = frontend.kernel_for(request, fall_back=True)
+        return run_demo(kernel.image, keep, as_json=json, cost=kernel.flavour.cost)
 
     frontend.run_task(work)
 
@@ -177,8 +178,10 @@ def vm_up(
     def work() -> None:
         from provisioning.vm import machines
 
-        image = frontend.kernel_for(request, fall_back=True).image
-        machine = machines.up(image, name, memory_mb=memory, cpus=cpus)
+        built = frontend.kernel_for(request, fall_back=True)
+        machine = machines.up(
+            built.image, name, memory_mb=memory, cpus=cpus, cost=built.flavour.cost
+        )
         frontend.show(
             {"name": machine.name, "kernel": machine.kernel, "ssh": f"./dev vm.ssh --name {name}"},
             as_json=False,

@@ -29,7 +29,7 @@ def run(only: str, everything: bool, count: int) -> int:
     os.chdir(config.REPO)
     os.environ["GS_COUNT"] = str(count)
     if everything:
-        os.environ["GS_SERIES"] = "all"
+        os.environ["GS_SERIES"] = os.environ["GS_CONFIG"] = "all"
         os.environ.setdefault("GS_FUZZ", str(FUZZ_INPUTS))
     words = ["-m", only] if only else []
     sys.stdout.flush()

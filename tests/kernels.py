@@ -1,13 +1,16 @@
 """Which patched kernels the tests that need a machine run on, and how they get them.
 
-GS_SERIES names the series (default: the one of the quick tier; `all` for all of them). 5.4 needs
-a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
-GS_KERNEL_IMAGE_6_1 (and so on) names a bzImage to use as it is, for work on the kernel.
+GS_SERIES names the series (default: the one of the quick tier; `all` for all of them), GS_CONFIG
+the flavours (default: guest; `debug` for the kernels with the kernel's own detectors; `all`). 5.4
+needs a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
+GS_KERNEL_IMAGE_6_1 (and so on; GS_KERNEL_IMAGE_6_1_DEBUG) names a bzImage to use as it is, for work
+on the kernel.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,19 +22,33 @@ from provisioning.kernel import build, source, versions
 #: Series of the quick tier: packaged by Debian 12, so that it is there everywhere.
 QUICK = "6.1"
 
+#: The flavour of the quick tier, and all that the guest tests are made for.
+USUAL = "guest"
+FLAVOURS = (USUAL, "debug")
+
 
 def chosen_series() -> list[str]:
     """What GS_SERIES asks for."""
-    asked = os.environ.get("GS_SERIES", QUICK)
-    return list(config.SERIES) if asked == "all" else asked.replace(",", " ").split()
+    return _chosen("GS_SERIES", QUICK, config.SERIES)
 
 
-def kernel_or_skip(series: str) -> Path:
+def chosen_flavours() -> list[str]:
+    """What GS_CONFIG asks for."""
+    return _chosen("GS_CONFIG", USUAL, FLAVOURS)
+
+
+def _chosen(variable: str, usual: str, every: Sequence[str]) -> list[str]:
+    asked = os.environ.get(variable) or usual
+    return list(every) if asked == "all" else asked.replace(",", " ").split()
+
+
+def kernel_or_skip(series: str, flavour: str = USUAL) -> Path:
     """The image of a patched kernel, built if need be; a skip that says what is missing."""
-    image = os.environ.get("GS_KERNEL_IMAGE_" + series.replace(".", "_"))
+    own = [series.replace(".", "_")] + ([] if flavour == USUAL else [flavour.upper()])
+    image = os.environ.get("_".join(["GS_KERNEL_IMAGE", *own]))
     if image:
         return Path(image)
-    return _built(series, sources_of(series))
+    return _built(series, sources_of(series), flavour)
 
 
 def sources_of(series: str) -> str:
@@ -44,5 +61,5 @@ def sources_of(series: str) -> str:
 
 
 @lru_cache(maxsize=None)
-def _built(series: str, spec: str) -> Path:
-    return build.build(series, source=source.locate(series, spec)).image
+def _built(series: str, spec: str, flavour: str) -> Path:
+    return build.build(series, source=source.locate(series, spec), config=flavour).image

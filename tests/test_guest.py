@@ -1,7 +1,7 @@
 """Runs tests/guest inside virtual machines with the patched kernels and reports what they said.
 
-One machine for each series and each file of guest tests, so that a kernel that dies takes only
-one file's results with it. GS_COUNT is the number of OOMs in the storm; series: see kernels.py.
+One machine for each kernel and each file of guest tests, so that a kernel that dies takes only
+one file's results with it. GS_COUNT is the number of OOMs in the storm; kernels: see kernels.py.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from pathlib import Path
 import pytest
 
 from provisioning.errors import ProvisioningError
+from provisioning.kernel import versions
 from provisioning.vm.session import GuestResult, guest_run
-from tests.kernels import chosen_series, kernel_or_skip
+from tests.kernels import chosen_flavours, chosen_series, kernel_or_skip
 
 pytestmark = pytest.mark.guest
 
 FILES = sorted(path.name for path in (Path(__file__).parent / "guest").glob("test_*.py"))
 
-#: Megabytes of memory where it is not the 512 of the others.
+#: Megabytes of memory where it is not the 512 of the others; a flavour's own come on top.
 MEMORY = {"test_many.py": 2048}
 
-#: Seconds for one file in one machine, emulated on a busy host.
+#: Seconds for one file in one machine, emulated on a busy host; a flavour's factor comes on top.
 DEADLINE = 1500.0
 
 
@@ -48,10 +49,11 @@ def cases(xml: str) -> Iterator[Case]:
 
 
 @pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("flavour", chosen_flavours())
 @pytest.mark.parametrize("series", chosen_series())
-def test_in_the_guest(series: str, file: str) -> None:
+def test_in_the_guest(series: str, flavour: str, file: str) -> None:
     """All tests of one file pass in a machine with this kernel, and the machine ends well."""
-    kernel = kernel_or_skip(series)
+    kernel = kernel_or_skip(series, flavour)
     count = os.environ.get("GS_COUNT", "50")
     command = f"GS_COUNT={count} exec python3 -m pytest -p no:cacheprovider -v --tb=short"
     command += f" --junit-xml=/out/junit.xml tests/guest/{file}"
@@ -62,6 +64,7 @@ def test_in_the_guest(series: str, file: str) -> None:
             memory_mb=MEMORY.get(file, 512),
             timeout=DEADLINE,
             swap_mb=128,
+            cost=versions.flavour(flavour, series).cost,
         )
     except ProvisioningError as error:
         pytest.fail(str(error), pytrace=False)

@@ -56,6 +56,7 @@ class KernelArtefact:
     config: Path
     release: str
     series: str
+    flavour: Flavour
     tree: Path
     key: str
 
@@ -267,6 +268,7 @@ def _artefact(wanted: Plan, entry: Path) -> KernelArtefact:
         config=entry / "config",
         release=json.loads((entry / "facts.json").read_text())["release"],
         series=wanted.series,
+        flavour=wanted.flavour,
         tree=cache_dir() / "kernel-tree" / wanted.tree_key / "linux",
         key=wanted.image_key,
     )

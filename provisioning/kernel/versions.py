@@ -55,12 +55,25 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a kernel takes beyond one of the flavour guest: times as long, and MB of memory."""
+
+    slower: float = 1.0
+    memory_mb: int = 0
+
+
+#: Of the flavour guest itself.
+USUAL = Cost()
+
+
+@dataclass(frozen=True)
 class Flavour:
     """One way to configure a kernel."""
 
     name: str
     base: str
     fragments: tuple[Path, ...]
+    cost: Cost = USUAL
 
 
 @dataclass(frozen=True)
@@ -103,12 +116,14 @@ def flavour(name: str, series_name: str) -> Flavour:
     table = _declared()["config"]
     if name not in table:
         raise UsageError(f"there is no configuration {name!r} yet", hint=f"take {_or(table)}")
+    row = table[name]
     fragments: list[Path] = []
-    for fragment in table[name]["fragments"]:
+    for fragment in row["fragments"]:
         path = PATCHES_DIR / "configs" / fragment
         own = path.with_name(f"{path.stem}-{series_name}{path.suffix}")
         fragments += [path] + ([own] if own.exists() else [])
-    return Flavour(name, table[name]["base"], tuple(fragments))
+    cost = Cost(row.get("slower", 1.0), row.get("memory_mb", 0))
+    return Flavour(name, row["base"], tuple(fragments), cost)
 
 
 def mirrors(release: str) -> list[str]:

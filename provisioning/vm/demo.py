@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from gs import procfile
 from provisioning.errors import HostFailed
+from provisioning.kernel.versions import USUAL, Cost
 from provisioning.progress import step
 from provisioning.vm import machines, session
 
@@ -63,16 +64,21 @@ class Verdict:
         return not self.problems
 
 
-def run_demo(kernel: Path, keep: bool = False) -> int:
+def run_demo(kernel: Path, keep: bool = False, *, as_json: bool = False, cost: Cost = USUAL) -> int:
     """Let a memcg OOM and a global OOM happen in a guest with this kernel and show them.
 
     0 only if for both the event stream proves that the handler ran before the kill; else 1.
     ``keep`` leaves the machine up.
     """
     with step("letting two OOMs happen in the virtual machine"):
-        scenes = _play_and_stay(kernel) if keep else _play(kernel)
-    verdicts = [_show(scene) for scene in scenes]
+        scenes = _play_and_stay(kernel, cost) if keep else _play(kernel, cost)
+    verdicts = [judge(scene) for scene in scenes]
     good = all(verdict.good for verdict in verdicts) and len(verdicts) == len(TITLE)
+    if as_json:
+        print(json.dumps(_facts(scenes, verdicts, good, keep), indent=2))
+        return 0 if good else 1
+    for scene, verdict in zip(scenes, verdicts, strict=True):
+        _show(scene, verdict)
     print("\n" + _conclusion(good))
     if keep:
         machine = machines.get(MACHINE)
@@ -81,16 +87,28 @@ def run_demo(kernel: Path, keep: bool = False) -> int:
     return 0 if good else 1
 
 
-def _play(kernel: Path) -> list[Mapping[str, Any]]:
-    result = session.guest_run(kernel, [*COMMAND, OUT], timeout=DEADLINE).check_alive()
+def _facts(
+    scenes: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], good: bool, keep: bool
+) -> dict[str, Any]:
+    """What is shown, for programs: the scenes as the guest told them, each with its verdict."""
+    told = [
+        {**scene, "verdict": {"good": verdict.good, **asdict(verdict)}}
+        for scene, verdict in zip(scenes, verdicts, strict=True)
+    ]
+    return {"good": good, "machine": MACHINE if keep else None, "scenes": told}
+
+
+def _play(kernel: Path, cost: Cost) -> list[Mapping[str, Any]]:
+    done = session.guest_run(kernel, [*COMMAND, OUT], timeout=DEADLINE, cost=cost)
+    result = done.check_alive()
     if result.exit_status != 0:
         raise HostFailed("the demonstration failed in the guest", result.output.strip()[-500:])
     return _load((result.files / "story.json").read_text())
 
 
-def _play_and_stay(kernel: Path) -> list[Mapping[str, Any]]:
-    machine = machines.up(kernel, MACHINE, memory_mb=512)
-    done = machine.run([*COMMAND, OUT], timeout=DEADLINE)
+def _play_and_stay(kernel: Path, cost: Cost) -> list[Mapping[str, Any]]:
+    machine = machines.up(kernel, MACHINE, memory_mb=512, cost=cost)
+    done = machine.run([*COMMAND, OUT], timeout=DEADLINE * cost.slower)
     if done.returncode != 0:
         raise HostFailed(
             "the demonstration failed in the guest", (done.stderr or done.stdout)[-500:]
@@ -142,8 +160,7 @@ def _saved_words(text: str | None) -> dict[str, str]:
     return dict(line.partition("=")[::2] for line in (text or "").splitlines())
 
 
-def _show(scene: Mapping[str, Any]) -> Verdict:
-    verdict = judge(scene)
+def _show(scene: Mapping[str, Any], verdict: Verdict) -> None:
     print(f"\n== {TITLE[scene['name']]} ({scene['seconds']:.1f} s)")
     print(f"$ gs {' '.join(_quoted(word) for word in scene['command'][1:])}")
     print(f"registration   {scene['registration'] or '(none)'}")
@@ -161,7 +178,6 @@ def _show(scene: Mapping[str, Any]) -> Verdict:
         )
     else:
         print(f"verdict        NOT SHOWN: {'; '.join(verdict.problems)}")
-    return verdict
 
 
 def _shortened(line: str) -> str:

@@ -12,12 +12,13 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from provisioning import cache, commands, config
-from provisioning.errors import HostFailed, UsageError, VMLost
-from provisioning.progress import step
+from provisioning.errors import CommandTimedOut, HostFailed, UsageError, VMLost
+from provisioning.kernel.versions import USUAL, Cost
+from provisioning.progress import note, step
 from provisioning.vm import image, payload, qemu
 
 DEFAULT_NAME = "default"
@@ -25,12 +26,18 @@ DEFAULT_NAME = "default"
 #: Seconds from the start to the first answer of sshd; emulated on a busy machine it takes 20–60.
 BOOT_DEADLINE = 300.0
 
+#: Exit status of ssh when it could not reach the machine, or no longer.
+SSH_FAILED = 255
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that was started: enough to reach it, from any later process."""
+    """A machine that was started: enough to reach it, from any later process.
+
+    ``booting``: nobody has seen it answer yet.
+    """
 
     name: str
     pid: int
@@ -38,6 +45,7 @@ class Machine:
     ssh_port: int
     kernel: str
     memory_mb: int
+    booting: bool = False
 
     @property
     def folder(self) -> Path:
@@ -64,8 +72,25 @@ class Machine:
         return _start_time(self.pid) == self.started
 
     def run(self, words: Sequence[str], timeout: float = 300.0) -> commands.Completed:
-        """Run a command in the guest as root; 255 is ssh's own failure."""
-        return commands.run(self.ssh_words(words), timeout=timeout, check=False)
+        """Run a command in the guest as root; 255 is ssh's own failure. VMLost if QEMU ended."""
+        try:
+            done = commands.run(self.ssh_words(words), timeout=timeout, check=False)
+        except CommandTimedOut:
+            self.check_alive()
+            raise
+        if done.returncode == SSH_FAILED:
+            self.check_alive()
+        return done
+
+    def check_alive(self) -> None:
+        """VMLost (exit code 7) if its QEMU is no more."""
+        if not self.alive():
+            raise VMLost(
+                f"the machine {self.name} was lost",
+                "it ended while it was in use",
+                f"its console: {self.console_log}",
+                log=self.console_log,
+            )
 
 
 def up(
@@ -75,14 +100,21 @@ def up(
     memory_mb: int = 1024,
     cpus: int = 2,
     timeout: float = BOOT_DEADLINE,
+    cost: Cost = USUAL,
 ) -> Machine:
     """The machine of that name with this kernel, answering ssh. One that is up already is kept.
 
     It stays when this process ends; :func:`down` ends it. Raises VMLost if it does not come up.
+    ``cost`` of the kernel's flavour comes on top of memory and timeout.
     """
     _check_name(name)
     with cache.exclusive(_folder(name)):
         running = find(name)
+        if running is not None and running.booting:
+            # We hold the lock, so whoever started it is gone, and nobody waits for it any more.
+            note(f"ending the machine {name} that an interrupted run left booting")
+            _kill(running)
+            running = None
         if running is not None:
             if running.kernel == str(kernel):
                 return running
@@ -92,7 +124,7 @@ def up(
                 f"end it first: ./dev vm.down --name {name}",
             )
         with step(f"booting the machine {name}"):
-            return _boot(kernel, name, memory_mb, cpus, timeout)
+            return _boot(kernel, name, cpus, timeout, memory_mb, cost)
 
 
 @contextmanager
@@ -120,15 +152,14 @@ def get(name: str = DEFAULT_NAME) -> Machine:
     """The running machine of that name, or UsageError with the way to start it."""
     _check_name(name)
     machine = find(name)
-    if machine is None:
-        raise UsageError(
-            f"no machine named {name} is up", hint=f"start it: ./dev vm.up --name {name}"
-        )
+    if machine is None or machine.booting:
+        state = "is up" if machine is None else "answers yet: it is booting, or was left so"
+        raise UsageError(f"no machine named {name} {state}", hint=f"./dev vm.up --name {name}")
     return machine
 
 
 def machines() -> list[Machine]:
-    """All machines that are up, by name."""
+    """All machines that are up or booting, by name."""
     names = sorted(path.parent.name for path in _root().glob("*/state.json"))
     return [machine for machine in map(find, names) if machine is not None]
 
@@ -147,10 +178,16 @@ def down(name: str = DEFAULT_NAME) -> bool:
 def ssh(name: str, words: Sequence[str] = ()) -> int:
     """ssh into the machine on our own terminal; its exit status."""
     commands.which_or_hint("ssh", "openssh-client")
-    return subprocess.call(get(name).ssh_words(words))
+    machine = get(name)
+    status = subprocess.call(machine.ssh_words(words))
+    if status == SSH_FAILED:
+        machine.check_alive()
+    return status
 
 
-def _boot(kernel: Path, name: str, memory_mb: int, cpus: int, timeout: float) -> Machine:
+def _boot(
+    kernel: Path, name: str, cpus: int, timeout: float, memory_mb: int, cost: Cost
+) -> Machine:
     folder = _folder(name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -161,21 +198,24 @@ def _boot(kernel: Path, name: str, memory_mb: int, cpus: int, timeout: float) ->
     port = qemu.free_port()
     spec = qemu.Spec(
         kernel=kernel,
-        arguments="root=/dev/vda rw",
+        arguments=f"root=/dev/vda rw {qemu.slower_argument(cost.slower)}",
         console=folder / "console.log",
         drives=(
             qemu.Drive(base / "root.ext4", discard_writes=True),
             qemu.Drive(drive, read_only=True),
         ),
-        memory_mb=memory_mb,
+        memory_mb=memory_mb + cost.memory_mb,
         cpus=cpus,
         ssh_port=port,
     )
     _write_ssh_config(folder, name, port, (base / "host_key.pub").read_text())
     process = qemu.start(spec, stays=True)
-    machine = Machine(name, process.pid, _start_time(process.pid), port, str(kernel), memory_mb)
+    started = _start_time(process.pid)
+    machine = Machine(name, process.pid, started, port, str(kernel), spec.memory_mb, booting=True)
     try:
-        _wait_for_ssh(machine, spec, process, time.monotonic() + timeout)
+        _write_state(machine)  # before it is up: should we be killed meanwhile, it can be found
+        _wait_for_ssh(machine, spec, process, time.monotonic() + timeout * cost.slower)
+        machine = replace(machine, booting=False)
         _write_state(machine)
     except BaseException:
         commands.end(process, grace=1)
@@ -192,8 +232,8 @@ def _wait_for_ssh(
         try:
             if machine.run(["true"], timeout=30).returncode == 0:
                 return
-        except HostFailed:
-            continue  # half-started sshd that does not answer: ask again
+        except (HostFailed, VMLost):
+            continue  # half-started sshd that does not answer, or QEMU ended: look again
         time.sleep(0.5)
     raise VMLost(
         f"the machine {machine.name} did not come up",

@@ -102,6 +102,11 @@ def own_words(spec: Spec) -> str:
         return ""
 
 
+def slower_argument(times: float) -> str:
+    """Tells programs in the guest how much longer than usual everything may take."""
+    return f"gs.slower={times:g}"
+
+
 def free_port() -> int:
     """A TCP port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:

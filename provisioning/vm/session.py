@@ -14,6 +14,7 @@ from pathlib import Path
 
 from provisioning import commands, config
 from provisioning.errors import VMLost, tail
+from provisioning.kernel.versions import USUAL, Cost
 from provisioning.progress import note
 from provisioning.vm import image, payload, qemu
 
@@ -90,17 +91,26 @@ def guest_run(
     arguments: str = "",
     extra: Mapping[str, Path] | None = None,
     on_output: Callable[[str], None] | None = None,
+    cost: Cost = USUAL,
 ) -> GuestResult:
     """Boot ``kernel`` (a bzImage), run ``command`` as root, power off. Never hangs, leaves no QEMU.
 
     The working directory is /gs (package ``gs``, ``bin``, ``tests/guest``, and ``extra``: name →
     file or directory); what lies in /out at the end comes back. ``timeout`` seconds bound the
     whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel.
-    ``on_output`` gets the output as it comes. If QEMU itself crashes it is all done once more.
+    ``on_output`` gets the output as it comes. ``cost`` of the kernel's flavour comes on top of
+    memory and timeout. If QEMU itself crashes it is all done once more.
     """
     spec, token = _prepare(
-        kernel, command, extra, memory_mb=memory_mb, cpus=cpus, swap_mb=swap_mb, arguments=arguments
+        kernel,
+        command,
+        extra,
+        memory_mb=memory_mb + cost.memory_mb,
+        cpus=cpus,
+        swap_mb=swap_mb,
+        arguments=f"{qemu.slower_argument(cost.slower)} {arguments}",
     )
+    timeout *= cost.slower
     for _ in range(2):
         began = time.monotonic()
         ended = _run_to_end(spec, began + timeout, on_output)

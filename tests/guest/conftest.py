@@ -16,7 +16,9 @@ IN_GUEST = os.environ.get("GS_GUEST") == "1"
 collect_ignore_glob = [] if IN_GUEST else ["test_*.py"]
 
 if IN_GUEST:
+    import detectors
     import harness
+    import splats
     from harness import Events, KernelLog, Scene
 
     @pytest.fixture(scope="session", autouse=True)
@@ -27,21 +29,41 @@ if IN_GUEST:
         # Or the harness is an asker itself in a global OOM, and waits for the grace like the rest.
         ctypes.CDLL(None).mlockall(1 | 2)  # MCL_CURRENT | MCL_FUTURE
 
+    @pytest.fixture(scope="session")
+    def whole_log() -> Iterator[KernelLog]:
+        """The kernel log, whose news each test looks through when it is over."""
+        log = KernelLog(from_boot=True)
+        yield log
+        log.close()
+
     @pytest.fixture(scope="session", autouse=True)
-    def ballast(memory_controller: None) -> Iterator[None]:
+    def all_in_all(memory_controller: None, whole_log: KernelLog) -> Iterator[None]:
+        """The kernel booted without a splat; after all tests nothing has leaked."""
+        booted = splats.report(whole_log.news())
+        assert not booted, f"in the kernel log of the boot:\n{booted}"
+        detectors.forget_old_leaks()
+        yield
+        leaks = detectors.leaks()
+        late = splats.report([line for line in whole_log.news() if "suspected mem" not in line])
+        assert not leaks, "kmemleak, after all tests:\n" + "\n".join(leaks[:5])
+        assert not late, f"in the kernel log after all tests:\n{late}"
+        assert detectors.lockdep_is_on(), "lockdep has been off since some report before"
+        print(f"no leak and no splat after all tests; detectors: {detectors.names() or 'none'}")
+
+    @pytest.fixture(scope="session", autouse=True)
+    def ballast(all_in_all: None) -> Iterator[None]:
         """Most of the memory is taken already."""
         holder = harness.Victim((harness.BALLAST,), name="hold_memory", adj=-1000)
         yield
         holder.close()
 
     @pytest.fixture(autouse=True)
-    def after_each(request: pytest.FixtureRequest) -> Iterator[None]:
+    def after_each(ballast: None, whole_log: KernelLog) -> Iterator[None]:
         """No splat in the kernel log, no process left behind, no entry left in the registry."""
-        log = KernelLog()
         before = harness.pid_numbers()
         yield
         left: dict[int, str] = {}
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 5 * harness.SLOWER
         while time.monotonic() < deadline:
             harness.reap_all()
             left = harness.processes(but=before)
@@ -50,9 +72,8 @@ if IN_GUEST:
             time.sleep(0.05)
         for pid in left:
             harness.kill(pid)
-        splats, entries = log.splats(), harness.registry()
-        log.close()
-        assert not splats, "the kernel log: " + " | ".join(splats[:5])
+        found, entries = splats.report(whole_log.news()), harness.registry()
+        assert not found, f"in the kernel log:\n{found}"
         assert not left, f"processes were left behind: {left}"
         assert not entries, f"entries of dead processes were left behind: {entries}"
 

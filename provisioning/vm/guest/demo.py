@@ -62,7 +62,7 @@ def play(name: str, out: Path, oom_score_adj: int, limit: int | None) -> dict[st
     try:
         victim.stdin.write(b"\n")
         victim.stdin.close()
-        status = victim.wait(timeout=DEADLINE)
+        status = victim.wait(timeout=DEADLINE * slower())
     except (subprocess.TimeoutExpired, BrokenPipeError):
         victim.kill()
         victim.wait()
@@ -82,6 +82,12 @@ def play(name: str, out: Path, oom_score_adj: int, limit: int | None) -> dict[st
     }
     group.rmdir()
     return scene
+
+
+def slower() -> float:
+    """Times as long as usual that this kernel may take; who started the machine says so."""
+    words = Path("/proc/cmdline").read_text().split()
+    return float(dict(word.partition("=")[::2] for word in words).get("gs.slower", "1"))
 
 
 def make_group(name: str, limit: int | None) -> Path:
