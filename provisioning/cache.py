@@ -69,12 +69,12 @@ def entry(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     target = _place(kind, key)
     with _held_guard:
         lock = _lock_of(target)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        _wait_for(lock, target, fcntl.LOCK_SH)
         if not intact(target):
-            _wait_for(lock, target)
+            _wait_for(lock, target, fcntl.LOCK_EX)
             if not intact(target):  # nobody else made it while we waited
                 _make(target, make)
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            _wait_for(lock, target, fcntl.LOCK_SH)
         _touch(target)
     return target
 
@@ -104,7 +104,7 @@ def exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(_lock_name(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        _wait_for(lock, path)
+        _wait_for(lock, path, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
@@ -205,12 +205,27 @@ def _lock_of(target: Path) -> int:
     return _held[target]
 
 
-def _wait_for(lock: int, target: Path) -> None:
+def _wait_for(lock: int, target: Path, kind: int) -> None:
+    """Lock it, shared or exclusively; who has to wait says once for whom."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        note(f"waiting for another run that uses {target.parent.name}/{target.name}")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        who = ", ".join(map(str, _holders(lock))) or "unknown"
+        note(f"waiting for another run (process {who}) with {target.parent.name}/{target.name}")
+        fcntl.flock(lock, kind)
+
+
+def _holders(lock: int) -> list[int]:
+    """Which other processes hold the file's lock, as far as the kernel tells."""
+    status = os.fstat(lock)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    rows = (line.split() for line in lines if "->" not in line)  # an arrow marks who waits too
+    found = {int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == place}
+    return sorted(found - {os.getpid()})
 
 
 def _touch(target: Path) -> None:

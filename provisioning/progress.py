@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 
 #: Seconds between two plain lines where stderr is no terminal.
 PLAIN_INTERVAL = 60.0
+
+
+#: What is under way, the innermost last: each says how far it has come.
+_speakers: list[Callable[[], str]] = []
+
+#: When the last plain line was printed (monotonic).
+_spoke = 0.0
+
+
+def _say(text: str) -> None:
+    global _spoke
+    _spoke = time.monotonic()
+    print(text, file=sys.stderr, flush=True)
 
 
 class Bar(Protocol):
@@ -37,17 +51,12 @@ class _PlainBar:
     def __init__(self, desc: str, total: float | None, unit: str):
         self._desc, self._total, self._unit = desc, total, unit
         self._done = 0.0
-        self._next = time.monotonic() + PLAIN_INTERVAL
 
     def update(self, amount: float = 1) -> None:
         self._done += amount
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + PLAIN_INTERVAL
-            print(f"  {self._desc}: {self._text()}", file=sys.stderr, flush=True)
 
-    def _text(self) -> str:
-        done = f"{_short(self._done)} {self._unit}"
+    def text(self) -> str:
+        done = f"{self._desc}: {_short(self._done)} {self._unit}"
         if not self._total or self._done > self._total:
             return done
         return f"{done} of {_short(self._total)} ({100 * self._done / self._total:.0f} %)"
@@ -64,7 +73,9 @@ def _short(number: float) -> str:
 def bar(desc: str, total: float | None = None, unit: str = "") -> Iterator[Bar]:
     """A tqdm bar on a terminal, one plain line a minute elsewhere."""
     if not sys.stderr.isatty():
-        yield _PlainBar(desc, total, unit)
+        plain = _PlainBar(desc, total, unit)
+        with _signs_of_life(plain.text):
+            yield plain
         return
     from tqdm import tqdm  # costs 50 ms, and most runs draw nothing
 
@@ -77,17 +88,46 @@ def bar(desc: str, total: float | None = None, unit: str = "") -> Iterator[Bar]:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Announce a step on stderr, and how long it took when it is over."""
-    print(f"> {name}", file=sys.stderr, flush=True)
+    """Announce a step on stderr, and how long it took when it is over.
+
+    Where stderr is no terminal it says once a minute that it is still at it.
+    """
+    _say(f"> {name}")
     began = time.monotonic()
+
+    def so_far() -> str:
+        return f"{name}: {time.monotonic() - began:.0f} s so far"
+
     try:
-        yield
+        with _signs_of_life(so_far):
+            yield
     except BaseException:
-        print(f"  failed after {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+        _say(f"  failed after {time.monotonic() - began:.1f} s")
         raise
-    print(f"  done in {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    _say(f"  done in {time.monotonic() - began:.1f} s")
 
 
 def note(text: str) -> None:
     """One plain line between the steps, on stderr."""
-    print(f"  {text}", file=sys.stderr, flush=True)
+    _say(f"  {text}")
+
+
+@contextmanager
+def _signs_of_life(speaker: Callable[[], str]) -> Iterator[None]:
+    """One thread, of the outermost, speaks for the innermost; none on a terminal."""
+    _speakers.append(speaker)
+    over = threading.Event()
+    if len(_speakers) == 1 and not sys.stderr.isatty():
+        threading.Thread(target=_speak_until, args=(over,), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        _speakers.pop()
+
+
+def _speak_until(over: threading.Event) -> None:
+    while not over.wait(max(0.0, _spoke + PLAIN_INTERVAL - time.monotonic())):
+        if time.monotonic() - _spoke >= PLAIN_INTERVAL:
+            for innermost in _speakers[-1:]:  # a slice: it may be over by now
+                _say(f"  {innermost()}")

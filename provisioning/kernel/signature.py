@@ -11,11 +11,22 @@ from provisioning.kernel import versions
 
 #: How to print a compressed tar's plain bytes; kernel.org signs those.
 DECOMPRESSORS: dict[str, list[str]] = {
-    ".xz": ["xz", "-dc"],
-    ".gz": ["gzip", "-dc"],
-    ".zst": ["zstd", "-dc"],
+    ".tar.xz": ["xz", "-dc"],
+    ".tar.gz": ["gzip", "-dc"],
+    ".tar.bz2": ["bzip2", "-dc"],
+    ".tar.zst": ["zstd", "-dc"],
     ".tar": ["cat"],
 }
+
+
+def kind_of(name: str) -> str:
+    """How a tarball's name ends, one of DECOMPRESSORS; empty if we cannot check such a file."""
+    return next((end for end in DECOMPRESSORS if name.endswith(end)), "")
+
+
+def name_for(tarball: str) -> str:
+    """What its detached signature is called beside it, as on kernel.org: linux-5.4.tar.sign."""
+    return tarball.removesuffix(kind_of(tarball)) + ".tar.sign"
 
 
 def verify(
@@ -32,7 +43,7 @@ def verify(
     ring = keyring or versions.KEYRING
     gpgv = commands.which_or_hint("gpgv", "gpgv")
     checker: list[str | Path] = [gpgv, "--status-fd", "1", "--keyring", ring, signature, "-"]
-    unpack: list[str | Path] = [*DECOMPRESSORS[tarball.suffix], str(tarball)]
+    unpack: list[str | Path] = [*DECOMPRESSORS[kind_of(tarball.name)], str(tarball)]
     try:
         status = commands.pipe(unpack, checker).stdout
     except CommandFailed as error:

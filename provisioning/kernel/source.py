@@ -126,6 +126,12 @@ def _from_url(series: Series, url: str) -> Source:
     """A mirror's directory (ends in /) or a tarball; signed, unless its hash is declared."""
     full = url + series.tarball if url.endswith("/") else url
     name = Path(urlsplit(full).path).name
+    if not signature.kind_of(name):
+        raise UsageError(
+            f"cannot take {name or full}",
+            f"only {', '.join(signature.DECOMPRESSORS)} with a signature beside them",
+            "fetch it yourself and give the file with --source FILE",
+        )
     declared = series.sha256 if name == series.tarball else None
 
     def unpack(target: Path) -> None:
@@ -184,7 +190,7 @@ def _check_signature(tarball: Path, urls: list[str], series: Series) -> None:
     sign = tarball.with_name(tarball.name + ".sign")
     sign.unlink(missing_ok=True)
     try:
-        download.fetch([url.rpartition(".")[0] + ".sign" for url in urls], sign)
+        download.fetch([_sign_url(url) for url in urls], sign)
         signature.verify(tarball, sign, series.signers)
     except download.Unreachable:
         raise
@@ -197,6 +203,11 @@ def _check_signature(tarball: Path, urls: list[str], series: Series) -> None:
         ) from None
     finally:
         sign.unlink(missing_ok=True)
+
+
+def _sign_url(url: str) -> str:
+    place, _, name = url.rpartition("/")
+    return f"{place}/{signature.name_for(name)}"
 
 
 def _untar(tarball: Path, target: Path) -> None:

@@ -166,3 +166,25 @@ def test_a_workspace_stays_and_is_exclusive(tmp_path: Path) -> None:
 def test_keys_do_not_run_together() -> None:
     assert cache.key_of("ab", "c") != cache.key_of("a", "bc")
     assert cache.key_of("a") == cache.key_of(b"a")
+
+
+def test_who_waits_says_for_whom(own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another process makes the entry; this one waits for it, and does not make it again."""
+    script = (
+        "import sys, time; from pathlib import Path; from provisioning import cache\n"
+        "def make(part):\n"
+        "    print('making', flush=True); time.sleep(1); (part / 'file').write_text('theirs')\n"
+        "cache.entry('kind', 'key', make)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script], cwd=REPO, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"making\n"
+        make = Maker()
+        entry = cache.entry("kind", "key", make)
+    finally:
+        assert other.wait(10) == 0
+        other.stdout.close()
+    assert (entry / "file").read_text() == "theirs" and make.calls == 0
+    said = capsys.readouterr().err
+    assert said.count("waiting for another run") == 1
+    assert f"(process {other.pid}) with kind/key" in said

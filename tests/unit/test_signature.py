@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import os
 import shutil
@@ -74,6 +76,15 @@ def test_a_changed_tarball_is_refused(signed: Signed, tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="not good") as caught:
         verify(signed, changed, signed.fingerprint)
     assert caught.value.exit_code == 6
+
+
+def test_other_compressions(signed: Signed, tmp_path: Path) -> None:
+    """As kernel.org has them: the same signature over the same plain tar."""
+    plain = lzma.decompress(signed.tarball.read_bytes())
+    for kind, compress in ((".tar.bz2", bz2.compress), (".tar.gz", gzip.compress), (".tar", bytes)):
+        other = tmp_path / f"linux{kind}"
+        other.write_bytes(compress(plain))
+        assert verify(signed, other, signed.fingerprint) == signed.fingerprint
 
 
 def test_somebody_else_is_refused(signed: Signed) -> None:

@@ -145,3 +145,16 @@ def test_without_any_package_it_is_exit_6(
     with pytest.raises(Unreachable, match="--source") as caught:
         frontend.available_sources(frontend.Request())
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("name", ["linux-5.4.7.tgz", "linux-5.4.7.zip", "linux-5.4.7", "?x=1"])
+def test_a_url_of_a_kind_that_cannot_be_checked_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot take") as caught:
+        source.locate("5.4", f"http://127.0.0.1:1/{name}")
+    assert "--source FILE" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.xz", "tar.gz", "tar.bz2", "tar.zst"])
+def test_a_signature_is_named_after_the_plain_tar(kind: str) -> None:
+    url = f"http://127.0.0.1:1/a.tar.d/linux-5.4.7.{kind}"
+    assert source._sign_url(url) == "http://127.0.0.1:1/a.tar.d/linux-5.4.7.tar.sign"

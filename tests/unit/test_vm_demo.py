@@ -99,7 +99,11 @@ def both() -> list[Scene]:
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scenes: list[Scene], status: int | None = 0
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    scenes: list[Scene],
+    status: int | None = 0,
+    as_json: bool = False,
 ) -> int:
     """The demonstration with a guest that wrote these scenes."""
     (tmp_path / "story.json").write_text(json.dumps(scenes))
@@ -108,7 +112,7 @@ def run(
     outcome = Outcome.OK if status == 0 else Outcome.FAILED if status else Outcome.LOST
     result = GuestResult(outcome, status, "what the guest said", console, tmp_path, 1.0)
     monkeypatch.setattr(demo.session, "guest_run", lambda *words, **options: result)
-    return demo.run_demo(Path("/kernel"))
+    return demo.run_demo(Path("/kernel"), as_json=as_json)
 
 
 def test_shown_and_judged(
@@ -150,3 +154,17 @@ def test_a_guest_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_a_guest_that_is_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(VMLost):
         run(monkeypatch, tmp_path, [], status=None)
+
+
+def test_for_programs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes = both()
+    scenes[1]["status"] = 0
+    assert run(monkeypatch, tmp_path, scenes, as_json=True) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["good"] is False and told["machine"] is None
+    first, second = told["scenes"]
+    assert first["verdict"]["good"] is True and first["verdict"]["handler_ms"] == 0.002
+    assert second["verdict"]["problems"] == ["the victim did not die of SIGKILL"]
+    assert first["events"] == scenes[0]["events"]

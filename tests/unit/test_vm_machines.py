@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.errors import UsageError
+from provisioning.errors import UsageError, VMLost
 from provisioning.vm import image, machines
 from provisioning.vm.machines import Machine
 
@@ -57,6 +58,31 @@ def test_found_by_a_later_process() -> None:
         process.kill()
         process.wait()
     assert machines.find("one") is None
+
+
+def test_one_that_was_left_booting_is_seen_and_ended() -> None:
+    """Its starter was killed: nobody waits for it, but it is no machine to use."""
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    machine = dataclasses.replace(record("one", process.pid), booting=True)
+    machines._write_state(machine)
+    assert machines.machines() == [machine]
+    with pytest.raises(UsageError, match="booting"):
+        machines.get("one")
+    assert machines.down("one")
+    assert process.wait(5) == -9
+
+
+def test_a_machine_that_has_gone_is_lost() -> None:
+    """Exit code 7, where ssh itself fails because there is nobody any more."""
+    process = subprocess.Popen(["sleep", "60"])
+    machine = record("one", process.pid)
+    (machine.folder / "ssh_config").write_text("Host one\n HostName 127.0.0.1\n Port 1\n")
+    assert machine.run(["true"]).returncode == machines.SSH_FAILED
+    process.kill()
+    process.wait()
+    with pytest.raises(VMLost) as caught:
+        machine.run(["true"])
+    assert caught.value.exit_code == 7
 
 
 def test_another_process_with_its_number_is_left_alone() -> None:
