@@ -266,6 +266,47 @@ def patches_export(_: Any, kernel: str = "", source: str = "", output: str = "")
     frontend.run_task(lambda: care.export(frontend.Request(kernel, source), output))
 
 
+@task(
+    help={
+        "kernel": _KERNEL,
+        "source": _SOURCE,
+        "output": "the working tree (default dist/edit-SERIES)",
+        "done": "take its commits back into kernel_patches, and remove it",
+        "drop": "remove it, and what was changed in it",
+    }
+)
+def patches_edit(
+    _: Any,
+    kernel: str = "",
+    source: str = "",
+    output: str = "",
+    done: bool = False,
+    drop: bool = False,
+) -> None:
+    """A working tree where each patch is a commit; with --done back into the series."""
+    from provisioning import care, frontend
+
+    request = frontend.Request(kernel, source)
+    frontend.run_task(lambda: care.edit(request, output, done=done, drop=drop))
+
+
+@task(
+    help={
+        "kernel": _KERNEL,
+        "to": "the release, such as 5.4.290",
+        "source": "kernel.org, a mirror's directory (URL/) or a tarball (default kernel.org)",
+        "dry-run": "fetch and try, but write nothing",
+    }
+)
+def patches_bump(
+    _: Any, kernel: str = "", to: str = "", source: str = "", dry_run: bool = False
+) -> None:
+    """Move a series to another release, if its signature is good and the patches apply."""
+    from provisioning import care, frontend
+
+    frontend.run_task(lambda: care.bump(frontend.Request(kernel, source), to, dry_run=dry_run))
+
+
 def _later(name: str, text: str) -> Any:
     """A task that is designed but not built says so, in place of an unknown name."""
 
@@ -302,6 +343,6 @@ patches = Collection("patches")
 patches.add_task(patches_check, name="check")
 patches.add_task(patches_refresh, name="refresh")
 patches.add_task(patches_export, name="export")
-patches.add_task(_later("edit", "Edit a patch in a working tree"))
-patches.add_task(_later("bump", "Move a series to another release"))
+patches.add_task(patches_edit, name="edit")
+patches.add_task(patches_bump, name="bump")
 ns.add_collection(patches)

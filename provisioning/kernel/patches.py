@@ -159,7 +159,10 @@ def check(pristine: Path, series: str) -> list[Checked]:
         old = patch.text()
         found.append(
             Checked(
-                patch.name, old != rewritten, _no_numbers(old) != _no_numbers(rewritten), rewritten
+                patch.name,
+                old != rewritten,
+                without_numbers(old) != without_numbers(rewritten),
+                rewritten,
             )
         )
     return found
@@ -212,6 +215,12 @@ def _overlay_patch() -> str:
     return "".join(parts)
 
 
+def apply(patch: Patch, tree: Path) -> None:
+    """Apply one patch in a tree of one's own, at fuzz 0; PatchConflict names the hunk."""
+    if not _apply(patch, tree):
+        raise PatchConflict(f"{patch.name} is in these sources already")
+
+
 def _rewritten(pristine: Path, series: str) -> Iterator[tuple[Patch, str]]:
     """Each patch with its hunks written anew from what it does to this tree."""
     patches = of_series(series)
@@ -255,7 +264,8 @@ def _diff(before: dict[str, bytes | None], box: Path, context: int) -> str:
     return re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+.*\n", "", done.stdout, flags=re.MULTILINE)
 
 
-def _no_numbers(text: str) -> str:
+def without_numbers(text: str) -> str:
+    """A patch without its line numbers, which move with every release."""
     return _HUNK.sub(r"@@\1\2", text)
 
 

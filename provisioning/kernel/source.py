@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,6 +67,47 @@ def locate(series: str, spec: str = DEFAULT) -> Source:
         f"there are no kernel sources at {spec}",
         hint="--source takes kernel.org, debian, a URL, a tarball or a directory",
     )
+
+
+def another_release(series: str, release: str, spec: str = DEFAULT) -> Source:
+    """Another release of a series, from kernel.org, a mirror's directory (URL/) or a tarball.
+
+    Its ``series`` is as kernels.toml would have to declare it. What is fetched must be signed by
+    one of the series' signers; a file of the user's own is trusted, as everywhere.
+    """
+    declared = versions.series(series)
+    if not re.fullmatch(rf"{re.escape(series)}\.\d+", release):
+        raise UsageError(f"{release} is no release of the series {series}", hint=f"{series}.NUMBER")
+    moved = replace(declared, release=release, tarball=f"linux-{release}.tar.xz", sha256="")
+    file = Path(spec).expanduser()
+    if file.is_file():
+        if file.name.removesuffix(signature.kind_of(file.name)) != f"linux-{release}":
+            raise UsageError(f"{file.name} is not named as on kernel.org", f"{moved.tarball}")
+        moved = replace(moved, tarball=file.name, sha256=cache.hash_file(file))
+        return _of_release(replace(_from_tarball(declared, file.absolute()), series=moved))
+    if spec != DEFAULT and not (urlsplit(spec).scheme in ("http", "https") and spec.endswith("/")):
+        raise UsageError(
+            f"cannot take another release from {spec}",
+            hint="give kernel.org, the URL of a directory (ends in /) or a tarball",
+        )
+    places = versions.mirrors(release) if spec == DEFAULT else [spec.rstrip("/")]
+    tarball = _downloads() / moved.tarball
+    urls = [f"{place}/{moved.tarball}" for place in places]
+    with step(f"fetching {moved.tarball} and checking its signature"):
+        download.fetch(urls, tarball)
+        _check_signature(tarball, urls, moved)
+    moved = replace(moved, sha256=cache.hash_file(tarball))
+    key = cache.key_of("tar", moved.sha256)
+    where = "kernel.org" if spec == DEFAULT else spec
+    origin = f"{moved.tarball} from {where}"
+    return _of_release(Source(moved, origin, key, lambda target: _untar(tarball, target)))
+
+
+def _of_release(found: Source) -> Source:
+    unpacked = release_of(found.tree())
+    if unpacked != found.series.release:
+        raise UsageError(f"{found.origin} is Linux {unpacked}, not {found.series.release}")
+    return found
 
 
 def packaged(series: str) -> bool:

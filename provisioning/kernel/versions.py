@@ -1,16 +1,20 @@
-"""What kernels.toml declares: series, releases, signers, flavours. Knows no other file."""
+"""What kernels.toml declares: series, releases, signers, flavours. Knows no other file.
+
+Written to by one function only, which moves a series to another release.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from provisioning import config
-from provisioning.errors import UsageError
+from provisioning import cache, config
+from provisioning.errors import ProvisioningError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -124,6 +128,22 @@ def flavour(name: str, series_name: str) -> Flavour:
         fragments += [path] + ([own] if own.exists() else [])
     cost = Cost(row.get("slower", 1.0), row.get("memory_mb", 0))
     return Flavour(name, row["base"], tuple(fragments), cost)
+
+
+def declare(moved: Series) -> None:
+    """Make kernels.toml say this series' release, tarball and hash; all else in it stays."""
+    file = PATCHES_DIR / "kernels.toml"
+    wanted = {"release": moved.release, "tarball": moved.tarball, "sha256": moved.sha256}
+    head, section, rest = file.read_text().partition(f'[series."{moved.name}"]\n')
+    body, following, tail = rest.partition("\n[")
+    for key, value in wanted.items():
+        body = re.sub(rf'^{key} = ".*"$', f'{key} = "{value}"', body, flags=re.MULTILINE)
+    text = head + section + body + following + tail
+    now = tomllib.loads(text)["series"][moved.name]
+    if {key: now[key] for key in wanted} != wanted:
+        raise ProvisioningError(f"cannot write {file}", f"it declares {moved.name} in another way")
+    cache.write_whole(file, text)
+    _declared.cache_clear()
 
 
 def mirrors(release: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from provisioning.config import SERIES
 from provisioning.errors import PatchConflict
-from provisioning.kernel import build, patches, versions
+from provisioning.kernel import build, editing, patches, versions
 from provisioning.kernel.source import Source, release_of
 
 #: What objtool of old 5.4 releases says of any file whose .text is empty or has a symbol of its
@@ -56,6 +56,22 @@ def test_refresh_equals_what_is_committed(series: str, pristine: Path) -> None:
     assert [entry.patch for entry in found if entry.stale] == []
     if release_of(pristine) == versions.series(SERIES[0]).release:
         assert [entry.patch for entry in found if entry.offset] == []  # line numbers are from here
+
+
+def test_as_commits_and_back_it_is_the_same(
+    series: str, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What patches.edit makes of the real patches, on a tree of the files that they touch."""
+    monkeypatch.setenv("GS_CACHE", str(tmp_path / "cache"))
+
+    def unpack(target: Path) -> None:
+        working_copy(pristine, series, target)
+        shutil.copy(pristine / "Makefile", target)
+
+    small = Source(versions.series(series), f"files of {series}", "small", unpack)
+    tree = tmp_path / "edit"
+    editing.begin(small, series, tree)
+    assert editing.take_back(tree, series).names() == []
 
 
 def test_our_objects_compile_without_a_warning(series: str, sources: Source) -> None:
