@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.errors import VMLost
+from provisioning.errors import UsageError, VMLost
 from provisioning.vm import machines
 from provisioning.vm.session import GuestResult, Outcome, guest_run
 from tests.kernels import chosen_series, kernel_or_skip
@@ -173,3 +173,31 @@ def test_a_machine_dies_with_its_starter(kernel: Path, tmp_path: Path, number: i
     finally:
         starter.kill()
         starter.wait()
+
+
+def test_a_machine_whose_starter_is_killed_while_it_boots(kernel: Path) -> None:
+    """Nothing leaks: it is on record, and whoever asks next ends it."""
+    name = f"orphan-{os.getpid()}"
+    script = (
+        "import sys; from pathlib import Path; from provisioning.vm import machines; "
+        "machines.up(Path(sys.argv[1]), sys.argv[2])"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", script, str(kernel), name])
+    try:
+        deadline = time.monotonic() + 120
+        while (machine := machines.find(name)) is None:
+            assert time.monotonic() < deadline and starter.poll() is None
+            time.sleep(0.01)
+        assert machine.booting
+        starter.kill()
+        starter.wait()
+        assert machine.alive(), "it stays, as a machine that is up would"
+        with pytest.raises(UsageError, match="booting"):
+            machines.get(name)
+        assert [row.name for row in machines.machines() if row.booting] == [name]
+        assert machines.down(name)
+        assert not machine.alive()
+    finally:
+        starter.kill()
+        starter.wait()
+        machines.down(name)
