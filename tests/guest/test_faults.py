@@ -148,6 +148,28 @@ def test_registering(sleeper: Victim) -> None:
     assert each_in_turn(writing(line + "\n"), check, clear) > 3
 
 
+def test_getting_ready(sleeper: Victim) -> None:
+    """The first registration switches everything on; failing there, it leaves it switched off.
+
+    Only some of its allocations, since it takes ten idle seconds until all is off again.
+    """
+    line = f"{sleeper.pid} {EXE}"
+    nth = Nth()
+    refused = 0
+    try:
+        for number in range(1, 13):
+            wait_until(lambda: launchers() == 0, timeout=60, why="launchers stay for nothing")
+            outcome, _ = nth.run(number, writing(line + "\n"))
+            refused += isinstance(outcome, OSError)
+            assert registry() == ([] if isinstance(outcome, OSError) else [line])
+            write_registry(line + "\n")
+            wait_until(lambda: launchers() >= 2, timeout=30, why=f"not ready, failed {number}")
+            write_registry(f"-{sleeper.pid}\n")
+        assert refused > 0
+    finally:
+        nth.close()
+
+
 def test_replacing(sleeper: Victim) -> None:
     old, new = f"{sleeper.pid} grace_ms=77 {EXE} old", f"{sleeper.pid} {EXE} new"
 
