@@ -63,7 +63,7 @@ def set_faults(**values: object) -> None:
 @pytest.fixture(autouse=True)
 def faults() -> Iterator[None]:
     """Any allocation may fail, but none does until somebody asks for it."""
-    usual = {"probability": 0, "interval": 1, "times": -1, "verbose": 0, "task_filter": "N"}
+    usual = {"probability": 0, "interval": 1, "times": PLENTY, "verbose": 0, "task_filter": "N"}
     every = {"ignore_gfp_wait": "N", "min_order": 0}  # not only the hasty and the large ones
     set_faults(**usual, **every)
     yield
