@@ -131,16 +131,25 @@ def _start_history(tree: Path, message: str) -> None:
         _git(tree, "config", name, value)
     # Hunks are headed as patches.refresh heads them, not by the kernel's own .gitattributes.
     (tree / ".git/info/attributes").write_text("* !diff\n")
+    _heed_everything(tree)
     _git(tree, "add", "-A", "-f")
     _commit(tree, message, "")
     _git(tree, "tag", PRISTINE)
+
+
+def _heed_everything(tree: Path) -> None:
+    """Debian's sources tell git to ignore all files at the top, and so every new one."""
+    ignored = tree / ".gitignore"
+    if ignored.exists():
+        lines = ignored.read_text().splitlines(keepends=True)
+        ignored.write_text("".join(line for line in lines if line.strip() != "/*"))
 
 
 def _commit_ours(tree: Path, pristine: Path, series: str) -> None:
     for name, content in patches.overlay().items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(content)
-    _git(tree, "add", "-A")
+    _git(tree, "add", "-A", "-f")
     _commit(tree, "The overlay: files of ours", "")
     _git(tree, "tag", OVERLAY)
     heads: dict[str, dict[str, str]] = {}

@@ -31,6 +31,8 @@ class Desk:
     def __init__(self, bench: Bench, folder: Path):
         self.bench, self.tree = bench, folder / "edit"
         (bench.pristine / "Makefile").write_text(MAKEFILE)
+        # As Debian's sources have it: nothing at the top is to be looked at.
+        (bench.pristine / ".gitignore").write_text("*.o\n/*\n!/debian/\n")
         for series in ("5.10", "6.1", "6.12"):
             (bench.ours / "series" / series).write_text("# theirs\n0002-two.patch\n")
         text = {name: HEAD.format(name=name) for name in ("one", "two")}
