@@ -91,6 +91,14 @@ def status(pid: int, key: str) -> str:
     return found[1]
 
 
+def wait_for(what: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Until it holds; AssertionError if it does not in so many seconds."""
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
 def rss_kb(pid: int) -> int:
     """Resident memory in kB."""
     return int(status(pid, "VmRSS").split()[0])
@@ -422,7 +430,8 @@ class TestMisbehaving:
         daemon = int(pidfile.read_text())
         try:
             assert os.getsid(daemon) != os.getsid(0)
-            assert status(daemon, "State")[0] == "S"
+            # It has told us that the file is there, and is on its way to sleep.
+            wait_for(lambda: status(daemon, "State")[0] == "S")
         finally:
             os.kill(daemon, signal.SIGKILL)
 
