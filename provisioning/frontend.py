@@ -27,6 +27,7 @@ class Request:
     config: str = "guest"
     jobs: int = 0
     module: bool = False
+    patched: bool = True
 
     @property
     def series(self) -> str:
@@ -42,7 +43,9 @@ class Request:
     def plan(self, sources: Source | None = None) -> Plan:
         """The build that these options stand for."""
         chosen = sources or self.sources()
-        return build.plan(chosen.series.name, sources=chosen, flavour=self.config)
+        return build.plan(
+            chosen.series.name, sources=chosen, flavour=self.config, patched=self.patched
+        )
 
 
 def run_task(work: Callable[[], int | None]) -> None:
@@ -102,7 +105,11 @@ def kernel_for(request: Request, *, fall_back: bool = False) -> KernelArtefact:
     """The built kernel; ``fall_back`` as in :func:`available_sources`."""
     chosen = available_sources(request) if fall_back else request.sources()
     return build.build(
-        chosen.series.name, source=chosen, config=request.config, jobs=request.jobs or None
+        chosen.series.name,
+        source=chosen,
+        config=request.config,
+        jobs=request.jobs or None,
+        patched=request.patched,
     )
 
 
@@ -113,7 +120,9 @@ def describe(request: Request) -> dict[str, Any]:
         "series": wanted.series,
         "sources": wanted.source.origin,
         "sources_cached": wanted.source.cached(),
-        "patches": [patch.name for patch in patches.of_series(wanted.series)],
+        "patches": [patch.name for patch in patches.of_series(wanted.series)]
+        if wanted.flavour.patched
+        else [],
         "configuration": wanted.flavour.name,
         "fragments": [path.name for path in wanted.flavour.fragments],
         "compiler": build.compiler(),

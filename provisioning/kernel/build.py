@@ -76,10 +76,13 @@ class Plan:
         return self.source.series.name
 
 
-def plan(series: str, *, sources: Source | None = None, flavour: str = "guest") -> Plan:
+def plan(
+    series: str, *, sources: Source | None = None, flavour: str = "guest", patched: bool = True
+) -> Plan:
     """Work out the keys; fetches and builds nothing."""
     chosen = sources or locate(series)
     how = versions.flavour(flavour, series)
+    how = how if patched else how.unpatched()
     tree_key = cache.key_of(chosen.key, how.name, compiler(), ARCH)
     return Plan(
         source=chosen,
@@ -87,7 +90,7 @@ def plan(series: str, *, sources: Source | None = None, flavour: str = "guest") 
         tree_key=tree_key,
         image_key=cache.key_of(
             tree_key,
-            patches.digest(series),
+            _digest_of_ours(how, series),
             kconfig.digest(how),
             json.dumps(_settings(chosen.series)),
         ),
@@ -100,9 +103,10 @@ def build(
     source: Source | None = None,
     config: str = "guest",
     jobs: int | None = None,
+    patched: bool = True,
 ) -> KernelArtefact:
-    """The patched kernel of a series, built if need be. Safe to interrupt and to run twice."""
-    wanted = plan(series, sources=source, flavour=config)
+    """The kernel of a series, built if need be. Safe to interrupt and to run twice."""
+    wanted = plan(series, sources=source, flavour=config, patched=patched)
 
     def make(part: Path) -> None:
         with working_copy(wanted) as place:
@@ -139,7 +143,8 @@ def compile_objects(wanted: Plan, targets: Sequence[str], extra: Sequence[str] =
 
 @contextmanager
 def working_copy(wanted: Plan) -> Iterator[Path]:
-    """The work directory, ours alone, its ``linux`` patched to what this checkout has."""
+    """The work directory, ours alone, its ``linux`` patched to what this checkout has (or left
+    as it is, for an unpatched flavour)."""
     pristine = wanted.source.tree()
     with cache.workspace("kernel-tree", wanted.tree_key) as place:
         tree = place / "linux"
@@ -147,9 +152,16 @@ def working_copy(wanted: Plan) -> Iterator[Path]:
             _copy(pristine, tree)
             (place / "copied").touch()
         _distrust_after_crash(place, tree)
-        with step(f"patching Linux {release_of(pristine)}"):
-            patches.prepare(pristine, tree, wanted.series, place / "ours.json")
+        if wanted.flavour.patched:
+            with step(f"patching Linux {release_of(pristine)}"):
+                patches.prepare(pristine, tree, wanted.series, place / "ours.json")
+        else:
+            patches.prove_unpatched(tree)
         yield place
+
+
+def _digest_of_ours(flavour: Flavour, series: str) -> str:
+    return patches.digest(series) if flavour.patched else "nothing"
 
 
 @lru_cache(maxsize=1)
@@ -200,7 +212,9 @@ def _compile(wanted: Plan, place: Path, jobs: int | None) -> None:
 
 def _configure(wanted: Plan, place: Path) -> None:
     tree, stamp = place / "linux", place / "configured"
-    ours = cache.key_of(kconfig.digest(wanted.flavour), patches.digest(wanted.series))
+    ours = cache.key_of(
+        kconfig.digest(wanted.flavour), _digest_of_ours(wanted.flavour, wanted.series)
+    )
     config_file = tree / ".config"
     known = stamp.exists() and config_file.exists()
     if known and stamp.read_text() == cache.key_of(ours, config_file.read_bytes()):

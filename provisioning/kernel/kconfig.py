@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +42,15 @@ def parse(text: str) -> dict[str, str]:
     return options
 
 
-def requested(fragments: Sequence[Path]) -> dict[str, tuple[str, str]]:
+def requested(
+    fragments: Sequence[Path], without: Collection[str] = ()
+) -> dict[str, tuple[str, str]]:
     """Option → (value, name of the fragment that asked for it); the last one wins."""
     wanted: dict[str, tuple[str, str]] = {}
     for fragment in fragments:
         for option, value in parse(fragment.read_text()).items():
             wanted[option] = (value, fragment.name)
-    return wanted
+    return {option: asked for option, asked in wanted.items() if option not in without}
 
 
 def lost(wanted: dict[str, tuple[str, str]], final: dict[str, str]) -> list[Lost]:
@@ -62,7 +64,7 @@ def lost(wanted: dict[str, tuple[str, str]], final: dict[str, str]) -> list[Lost
 
 def digest(flavour: Flavour) -> str:
     """Changes when the flavour's base or any of its fragments does."""
-    parts: list[object] = [flavour.name, flavour.base]
+    parts: list[object] = [flavour.name, flavour.base, *sorted(flavour.without)]
     for fragment in flavour.fragments:
         parts += [fragment.name, fragment.read_bytes()]
     return cache.key_of(*parts)
@@ -76,7 +78,7 @@ def configure(
     ``make(targets, variables)`` runs the tree's make. BuildFailed lists options that were lost.
     """
     fresh, given = tree / ".config.gs", tree / ".config.gs-requested"
-    wanted = requested(flavour.fragments)
+    wanted = requested(flavour.fragments, flavour.without)
     given.write_text("".join(f"{option}={value}\n" for option, (value, _) in wanted.items()))
     fresh.unlink(missing_ok=True)
     # allnoconfig and its like take the requested values themselves, and leave off whatever the

@@ -138,6 +138,16 @@ def prepare(pristine: Path, tree: Path, series: str, record: Path) -> list[str]:
     return changed
 
 
+def prove_unpatched(tree: Path) -> None:
+    """PatchConflict if something of ours is in these sources already."""
+    if found := [name for name in overlay() if (tree / name).exists()]:
+        raise PatchConflict(
+            f"{tree} is no unpatched tree",
+            f"{found[0]} is in it already",
+            "give sources without our patches (--source)",
+        )
+
+
 @dataclass(frozen=True)
 class Checked:
     """What `patches.check` found of one patch on one tree."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,23 @@ USUAL = Cost()
 
 @dataclass(frozen=True)
 class Flavour:
-    """One way to configure a kernel."""
+    """One way to configure a kernel.
+
+    ``without``: options that are left out although a fragment asks for them. ``patched``: with
+    overlay and patches; without them it is what the kernel would be if we did not exist.
+    """
 
     name: str
     base: str
     fragments: tuple[Path, ...]
     cost: Cost = USUAL
+    without: frozenset[str] = frozenset()
+    patched: bool = True
+
+    def unpatched(self) -> Flavour:
+        """The same configuration of the sources as they are."""
+        ours = frozenset(_declared()["ours"]["options"])
+        return replace(self, name=f"{self.name}-unpatched", without=ours, patched=False)
 
 
 @dataclass(frozen=True)

@@ -95,3 +95,14 @@ def test_a_lost_option_is_an_error_and_leaves_the_config_alone(tmp_path: Path) -
         kconfig.configure(tmp_path, wanted, Kbuild(tmp_path))
     assert caught.value.exit_code == 5
     assert (tmp_path / ".config").read_text() == "as it was"
+
+
+def test_an_unpatched_flavour_does_without_what_is_ours(tmp_path: Path) -> None:
+    """All the rest stays, and a cached kernel of the one is never taken for the other."""
+    patched = flavour(tmp_path, "CONFIG_64BIT=y\nCONFIG_GRACEFUL_SHUTDOWN=y\n")
+    unpatched = patched.unpatched()
+    assert kconfig.requested(unpatched.fragments, unpatched.without).keys() == {"CONFIG_64BIT"}
+    assert kconfig.digest(unpatched) != kconfig.digest(patched)
+    assert kconfig.configure(tmp_path, unpatched, Kbuild(tmp_path))
+    with pytest.raises(BuildFailed, match="GRACEFUL_SHUTDOWN"):
+        kconfig.configure(tmp_path, patched, Kbuild(tmp_path))

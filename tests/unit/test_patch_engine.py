@@ -149,3 +149,11 @@ def test_exported_patches_can_be_mailed(bench: Bench, tmp_path: Path) -> None:
         subprocess.run([*git, *words], check=True)
     assert "changed 20\n" in (bench.pristine / "mm/file.c").read_text()
     assert (bench.pristine / "mm/ours.c").read_text() == "int ours;\n"
+
+
+def test_a_tree_with_something_of_ours_is_not_unpatched(bench: Bench) -> None:
+    bench.give(one=patch_text(CHANGE_10))
+    patches.prove_unpatched(bench.pristine)
+    bench.prepare()
+    with pytest.raises(PatchConflict, match="is no unpatched tree"):
+        patches.prove_unpatched(bench.tree)
