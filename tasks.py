@@ -64,6 +64,42 @@ def test(_: Any, only: str = "", all: bool = False, count: int = 50) -> None:
     frontend.run_task(lambda: testing.run(only, all, count))
 
 
+@task(
+    help={
+        **_BUILD,
+        **_SHOW,
+        "trials": "of each handler, in each kind of OOM, in both ways",
+        "only": "one part: handlers, registry or others",
+        "output": "directory for the results (default docs/benchmarks; with --only: none)",
+    }
+)
+def bench(
+    _: Any,
+    kernel: str = "",
+    source: str = "",
+    config: str = "guest",
+    jobs: int = 0,
+    trials: int = 30,
+    only: str = "",
+    output: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Measure what gs costs, on the patched kernel and against the unpatched one."""
+    from provisioning import bench, frontend
+
+    request = frontend.Request(kernel, source, config, jobs)
+    order = bench.Order(trials, only, output)
+
+    def work() -> int:
+        if dry_run:
+            frontend.show(bench.describe(request, order), json)
+            return 0
+        return bench.run(request, order, json)
+
+    frontend.run_task(work)
+
+
 @task
 def lint(_: Any) -> None:
     """Check style, types and shell scripts."""
@@ -126,6 +162,7 @@ def patch_kernel(
         **_BUILD,
         **_SHOW,
         "module": "a stock kernel with the module instead of a patched one",
+        "unpatched": "the same configuration of the sources as they are, for comparison",
         "host": "build, install and verify on this machine; may be repeated",
     },
     iterable=["host"],
@@ -138,13 +175,14 @@ def build_kernel(
     config: str = "guest",
     jobs: int = 0,
     module: bool = False,
+    unpatched: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Fetch, patch, configure and build the kernel for the local VM."""
     from provisioning import frontend
 
-    request = frontend.Request(kernel, source, config, jobs, module)
+    request = frontend.Request(kernel, source, config, jobs, module, not unpatched)
 
     def work() -> None:
         if host:
@@ -323,8 +361,7 @@ def _later(name: str, text: str) -> Any:
 
 
 ns = Collection(
-    *(demo, test, lint, package, fetch_kernel, patch_kernel, build_kernel),
-    _later("bench", "Measure"),
+    *(demo, test, bench, lint, package, fetch_kernel, patch_kernel, build_kernel),
     _later("verify", "Check a host"),
     _later("rollback", "Take a host back to its stock kernel"),
     _later("status", "Where each host stands"),

@@ -184,7 +184,7 @@ class Group:
         above = parent.path if parent else CGROUPS
         if parent:
             (above / "cgroup.subtree_control").write_text("+memory")
-        self.path = above / f"gs-test-{Group._number}"
+        self.path: Path = above / f"gs-test-{Group._number}"
         self.path.mkdir()
         if limit is not None:
             (self.path / "memory.max").write_text(str(limit))

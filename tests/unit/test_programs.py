@@ -155,7 +155,8 @@ def test_no_path_is_compiled_in() -> None:
     for source in SOURCES.glob("**/*.c"):
         text = re.sub(r"/\*.*?\*/|//[^\n]*|^#include.*$", "", source.read_text(), flags=re.S | re.M)
         for path in re.findall(r'"(/[^" ]+)"', text):
-            assert path.startswith(("/proc/", "/dev/zero")), f"{source.name}: {path}"
+            owned = ("/proc/", "/dev/zero", "/dev/null", "/dev/kmsg")
+            assert path.startswith(owned), f"{source.name}: {path}"
 
 
 class TestOomConditionCreator:
@@ -484,3 +485,110 @@ def test_reuse_pid(run: Run, tmp_path: Path) -> None:
     done = run("reuse_pid", str(first.pid), "/bin/sh", "-c", "echo $$; exit 7")
     assert done.returncode == 7
     assert done.stdout == f"{first.pid}\n"
+
+
+# ---- clocks
+
+
+def answers(process: subprocess.Popen[str], count: int) -> list[list[int]]:
+    """Ask a clock so many times."""
+    assert process.stdin and process.stdout
+    found = []
+    for _ in range(count):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        found.append([int(word) for word in process.stdout.readline().split()])
+    return found
+
+
+def test_spawn_clock_times_what_it_starts(
+    start: Callable[..., subprocess.Popen[str]], programs: Path
+) -> None:
+    """From before the start to after the end, by the clock of the event stream."""
+    clock = start("spawn_clock", "/bin/sh", "-c", "sleep 0.2; exit 3")
+    assert clock.stdout and clock.stdout.readline() == "ready\n"
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    first, second = answers(clock, 2)
+    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for begun, ended, wait_status, minor, _ in (first, second):
+        assert ended - begun >= 200_000_000
+        assert os.WEXITSTATUS(wait_status) == 3
+        assert minor > 0
+    assert before <= first[0] < first[1] <= second[0] < second[1] <= after
+
+
+def test_spawn_clock_gives_what_a_handler_gets(
+    start: Callable[..., subprocess.Popen[str]], programs: Path, tmp_path: Path
+) -> None:
+    """The test program write_file tells what it was given; guest tests check a handler's."""
+    out = tmp_path / "out"
+    clock = start(
+        "spawn_clock", "GS_PID=7", "HOME=/", programs / "write_file", out, "GS_NOT=a variable"
+    )
+    assert clock.stdout and clock.stdout.readline() == "ready\n"
+    ((_, _, wait_status, _, _),) = answers(clock, 1)
+    assert wait_status == 0
+    told = words_of(out)
+    assert told["GS_PID"] == "7"
+    assert told["HOME"] == "/"
+    assert "PATH" not in told
+    assert told["cwd"] == "/"
+    assert told["stdin"] == "/dev/null"
+    assert told["stdout"] == told["stderr"]
+    assert told["stdout"] in ("/dev/kmsg", "/dev/null")
+    assert told["sid"] == told["pid"]
+    assert told["argv[2]"] == "GS_NOT=a variable"
+
+
+def test_spawn_clock_says_what_cannot_be_started(run: Run) -> None:
+    done = run("spawn_clock", "/proc/none", input="\n")
+    assert done.returncode == 1
+    assert done.stdout == "ready\nerror: /proc/none: No such file or directory\n"
+
+
+def test_accept_connections(
+    start: Callable[..., subprocess.Popen[str]], run: Run, tmp_path: Path
+) -> None:
+    """Always there, also for the hundredth."""
+    server = start("accept_connections", "0")
+    assert server.stdout
+    port = server.stdout.readline().removeprefix("port ").strip()
+    for _ in range(300):
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=5) as connection:
+            assert connection.recv(1) == b""
+    assert run("ping_server", "--no-icmp", "127.0.0.1", port).returncode == 0
+
+
+def test_kill_clock_where_nothing_kills(run: Run, tmp_path: Path) -> None:
+    """The child cannot enter what is no cgroup: it was not killed, and that is no figure."""
+    done = run("kill_clock", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "cgroup.procs" in done.stderr
+
+
+def test_registry_clock_makes_processes_and_ends_them(
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    """Each a thread group of its own that shares no memory with the clock."""
+    clock = start("registry_clock", "50", "/proc/none")
+    assert clock.stdin and clock.stdout
+    assert clock.stdout.readline() == "ready\n"
+    members = group_members(clock.pid)
+    assert len(members) == 52  # and the clock, and the owner of the memory
+    assert all(status(pid, "Tgid") == str(pid) for pid in members)
+    clock.stdin.close()
+    assert clock.wait(20) == 0
+    until(lambda: not group_members(clock.pid))
+
+
+def group_members(leader: int) -> list[int]:
+    """Processes of a process group that run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(group) == leader and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found

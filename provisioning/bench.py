@@ -1,0 +1,281 @@
+"""The benchmark's machines: which kernel runs which part, and where the results are written."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks import plot, report
+from benchmarks.figures import Figure, all_figures
+from provisioning import cache, frontend
+from provisioning.config import REPO
+from provisioning.errors import HostFailed, UsageError
+from provisioning.kernel import build
+from provisioning.kernel.build import KernelArtefact
+from provisioning.progress import Bar, bar, note, step
+from provisioning.vm import qemu, session
+
+#: Where results go that are worth keeping.
+DOCS = REPO / "docs" / "benchmarks"
+
+#: Of each kernel, in turn, for "nothing changes for others"; and kills in each.
+BOOTS = 4
+KILLS = 50
+
+#: Seconds for one trial of anything, emulated on a busy host, and for a boot with what it takes.
+TRIAL = 20.0
+BOOT = 600.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured in a machine of its own."""
+
+    name: str
+    text: str
+    memory_mb: int = 512
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part("handlers", "handlers against the same programs alone, and kill delays"),
+        Part("registry", "the cost of registrations, few and 100,000", memory_mb=4096),
+        Part("others", "kills of others on the patched and the unpatched kernel"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for; empty means all parts, and the usual place."""
+
+    trials: int = 30
+    only: str = ""
+    output: str = ""
+
+    def parts(self) -> list[Part]:
+        """The parts to measure."""
+        if self.trials < 2:
+            raise UsageError("--trials must be at least 2")
+        if self.only and self.only not in PARTS:
+            raise UsageError(
+                f"the benchmark has no part {self.only!r}", hint=f"take {', '.join(PARTS)}"
+            )
+        return [part for name, part in PARTS.items() if self.only in ("", name)]
+
+    def folder(self) -> Path | None:
+        """Where to write; a part alone is written only where the user wants it."""
+        if self.output:
+            return Path(self.output).absolute()
+        return None if self.only else DOCS
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """One tree and one configuration, with and without our patches (where that is needed)."""
+
+    patched: KernelArtefact
+    unpatched: KernelArtefact | None
+
+
+def describe(request: frontend.Request, order: Order) -> dict[str, Any]:
+    """For ``--dry-run``."""
+    facts = frontend.describe(request)
+    folder = order.folder()
+    return {
+        **facts,
+        "measured": [part.text for part in order.parts()],
+        "trials": order.trials,
+        "boots": sum(2 * BOOTS if part.name == "others" else 1 for part in order.parts()),
+        "written_to": folder or "nowhere",
+    }
+
+
+def run(request: frontend.Request, order: Order, as_json: bool) -> int:
+    """Build, measure, print the table, write the files. 0 when it was measured: goals that are
+    missed are a result."""
+    parts = order.parts()
+    kernels = _kernels(request, unpatched=any(part.name == "others" for part in parts))
+    samples = {part.name: _measure(part, kernels, order.trials) for part in parts}
+    figures = all_figures(samples)
+    about = _about(request, order, kernels.patched)
+    if as_json:
+        print(json.dumps({"about": about, "figures": _facts(figures)}, indent=2))
+    else:
+        print(report.table(figures))
+    if folder := order.folder():
+        write(folder, kernels.patched.series, about, figures, samples)
+    return 0
+
+
+def write(
+    folder: Path,
+    series: str,
+    about: Mapping[str, Any],
+    figures: list[Figure],
+    samples: Mapping[str, Any],
+) -> None:
+    """The three files, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {"about": about, "figures": _facts(figures), "samples": samples}
+    cache.write_whole(folder / f"{series}.json", _json(whole) + "\n")
+    picture = folder / f"{series}.svg"
+    if "handlers" in samples:
+        title = f"Linux {about['release']}: from the choice of the victim to the handler's end"
+        cache.write_whole(picture, plot.svg(samples["handlers"], title))
+    page = report.markdown(about, figures, samples, picture.name)
+    cache.write_whole(folder / f"{series}.md", page)
+    note(f"written: {folder}/{series}.json, .md, .svg")
+
+
+def _kernels(request: frontend.Request, unpatched: bool) -> Kernels:
+    sources = frontend.available_sources(request)
+
+    def built(patched: bool) -> KernelArtefact:
+        return build.build(
+            sources.series.name,
+            source=sources,
+            config=request.config,
+            jobs=request.jobs or None,
+            patched=patched,
+        )
+
+    return Kernels(built(True), built(False) if unpatched else None)
+
+
+def _measure(part: Part, kernels: Kernels, trials: int) -> Any:
+    with step(f"measuring {part.text}"):
+        if part.name != "others":
+            return _boot(part, kernels.patched, trials)
+        assert kernels.unpatched
+        return [
+            {"patched": patched, **_boot(part, kernel, KILLS)}
+            for _ in range(BOOTS)
+            for patched, kernel in ((True, kernels.patched), (False, kernels.unpatched))
+        ]
+
+
+def _boot(part: Part, kernel: KernelArtefact, count: int) -> dict[str, Any]:
+    """One machine, and the samples that it brings back."""
+    words = ["env", "PYTHONPATH=/gs:/gs/tests/guest"]
+    words += ["python3", "-m", "benchmarks.guest", part.name, str(count)]
+    with _Watcher(part.name) as watcher:
+        result = session.guest_run(
+            kernel.image,
+            words,
+            memory_mb=part.memory_mb,
+            timeout=BOOT + TRIAL * count * 25,
+            extra={"benchmarks": REPO / "benchmarks"},
+            on_output=watcher,
+        ).check_alive()
+    if result.exit_status != 0:
+        raise HostFailed(
+            f"the part {part.name} of the benchmark failed in the guest",
+            result.output.strip()[-500:],
+            f"its console: {result.console_log}",
+        )
+    found: dict[str, Any] = json.loads((result.files / "samples.json").read_text())
+    return found
+
+
+class _Watcher:
+    """Makes a bar of the guest's lines about its progress."""
+
+    _LINE = re.compile(r"^progress (\d+) (\d+)$", re.MULTILINE)
+
+    def __init__(self, name: str, make: Callable[..., AbstractContextManager[Bar]] = bar) -> None:
+        self._name, self._make = name, make
+        self._bar: AbstractContextManager[Bar] | None = None
+        self._inner: Bar | None = None
+        self._done = 0
+        self._rest = ""
+
+    def __enter__(self) -> _Watcher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.__exit__(kind, error, trace)
+
+    def __call__(self, text: str) -> None:
+        whole, _, self._rest = (self._rest + text).rpartition("\n")
+        for done, total in self._LINE.findall(whole):
+            if self._inner is None:  # only now is it known how much there is
+                self._bar = self._make(self._name, float(total), "steps")
+                self._inner = self._bar.__enter__()
+            self._inner.update(int(done) - self._done)
+            self._done = int(done)
+
+
+def _about(request: frontend.Request, order: Order, kernel: KernelArtefact) -> dict[str, Any]:
+    """Under what circumstances the figures came about."""
+    words = ["./dev bench", f"--kernel {kernel.series}"]
+    words += [f"--source {request.source}"] if request.source == "debian" else []
+    words += [f"--trials {order.trials}"]
+    words += [f"--only {order.only}"] if order.only else []
+    accelerator = qemu.choose_accelerator(kernel.image)
+    return {
+        "series": kernel.series,
+        "release": kernel.release,
+        "command": " ".join(words),
+        "sources": request.sources().origin if request.source == "debian" else kernel.release,
+        "configuration": request.config,
+        "machine": f"QEMU, {_ACCELERATORS[accelerator]}, 2 processors",
+        "host": f"{_processor()}, Linux {platform.release()}",
+        "date": time.strftime("%Y-%m-%d"),
+        "key": kernel.key,
+    }
+
+
+_ACCELERATORS = {"tcg": "emulated (no KVM)", "kvm": "KVM"}
+
+
+def _processor() -> str:
+    text = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return f"{len(re.findall('^processor', text, re.M))} × {model[1] if model else 'processor'}"
+
+
+def _facts(figures: list[Figure]) -> list[dict[str, Any]]:
+    return [{**asdict(figure), "met": figure.met} for figure in figures]
+
+
+def _json(value: Any, depth: int = 0) -> str:
+    """JSON with a line for each sample, or for a few numbers, so that a change can be read."""
+    if isinstance(value, dict) and (depth < 2 or any(map(_holds_more, value.values()))):
+        parts = [f"{json.dumps(key)}: {_json(part, depth + 1)}" for key, part in value.items()]
+        return _block("{}", parts, depth)
+    if isinstance(value, list) and any(map(_holds_more, value)):
+        return _block("[]", [_json(part, depth + 1) for part in value], depth)
+    if isinstance(value, list) and len(value) > _NUMBERS:
+        chunks = [value[at : at + _NUMBERS] for at in range(0, len(value), _NUMBERS)]
+        return _block("[]", [json.dumps(chunk)[1:-1] for chunk in chunks], depth)
+    return json.dumps(value)
+
+
+#: Numbers on one line.
+_NUMBERS = 10
+
+
+def _holds_more(value: Any) -> bool:
+    return isinstance(value, (dict, list))
+
+
+def _block(brackets: str, parts: list[str], depth: int) -> str:
+    new_line = "\n" + " " * depth
+    inner = ",".join(f"{new_line} {part}" for part in parts)
+    return f"{brackets[0]}{inner}{new_line}{brackets[1]}"

@@ -1,0 +1,279 @@
+"""The benchmark's arithmetic, its judgement, and what it tells."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import figures, plot, report
+from benchmarks.statistics import median_of, percentile, ratio_of_medians
+from provisioning import bench
+from provisioning.errors import UsageError
+
+pytestmark = pytest.mark.unit
+
+ABOUT = {
+    "series": "6.1",
+    "release": "6.1.192-gs",
+    "command": "./dev bench",
+    "sources": "somewhere",
+    "configuration": "guest",
+    "machine": "QEMU",
+    "host": "a host",
+    "date": "2026-11-24",
+}
+
+
+def trial(kind: str, handler: str, way: str, ms: float, **more: Any) -> dict[str, Any]:
+    row = {"round": 0, "place": 0, "kind": kind, "handler": handler, "way": way}
+    return {**row, "ns": int(ms * 1e6), **more}
+
+
+def handler_samples(oom_ms: float = 10.0, trials: int = 30) -> dict[str, Any]:
+    """Every handler takes 10 ms alone."""
+    rows = []
+    for kind in figures.KINDS:
+        for handler in figures.HANDLERS:
+            for number in range(trials):
+                rows.append(trial(kind, handler, "alone", 10 + number / 1000, minor=1, major=2))
+                rows.append(trial(kind, handler, "oom", oom_ms + number / 1000, kill_ns=2_000_000))
+    cuts = [{"kind": kind, "timeout_ns": 1, "kill_ns": 3_000_000} for kind in figures.KINDS]
+    return {"trials": rows, "cuts": cuts}
+
+
+def registry_samples() -> dict[str, Any]:
+    kills = [
+        {"many": many, "registered": registered, "ns": 1_000_000 + 100_000 * many}
+        for many in (False, True)
+        for registered in (False, True)
+        for _ in range(100)
+    ]
+    return {
+        "costs": [[1000, 1400, 2000, 3200]] * 30,
+        "writes": {"add": [40_000_000] * 30, "remove": [51_000_000] * 30},
+        "kills": kills,
+    }
+
+
+def other_samples() -> list[dict[str, Any]]:
+    return [
+        {
+            "patched": patched,
+            "plain": [1_000_000 + 10_000 * patched] * 50,
+            "disabled": [2_000_000] * 50,
+        }
+        for _ in range(4)
+        for patched in (True, False)
+    ]
+
+
+def everything() -> dict[str, Any]:
+    return {
+        "handlers": handler_samples(),
+        "registry": registry_samples(),
+        "others": other_samples(),
+    }
+
+
+@lru_cache(maxsize=1)
+def all_of_them() -> tuple[figures.Figure, ...]:
+    return tuple(figures.all_figures(everything()))
+
+
+# ---- statistics
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [(0.0, 1), (0.01, 1), (0.5, 50), (0.99, 99), (0.991, 100), (1.0, 100)]
+)
+def test_the_nearest_rank(part: float, value: int) -> None:
+    assert percentile(list(range(100, 0, -1)), part) == value
+
+
+def test_the_99th_of_few_is_the_largest() -> None:
+    assert percentile([3.0, 9.0, 1.0], 0.99) == 9.0
+
+
+def test_an_interval_holds_its_value_and_is_the_same_each_time() -> None:
+    samples = [1 + (7 * number % 30) / 10 for number in range(30)]
+    first, second = median_of([samples]), median_of([samples])
+    assert first == second
+    assert min(samples) < first.low < first.value < first.high < max(samples)
+
+
+def test_more_samples_make_it_narrower() -> None:
+    few = [float(number % 10) for number in range(20)]
+    wide, narrow = median_of([few]), median_of([few * 30])
+    assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_the_ratio_of_medians() -> None:
+    ratio = ratio_of_medians([[3.0] * 10], [[2.0] * 10])
+    assert (ratio.value, ratio.low, ratio.high) == (1.5, 1.5, 1.5)
+
+
+def test_boots_that_differ_widen_the_interval() -> None:
+    """Each boot agrees with itself: only drawing boots shows that they do not agree."""
+    boots = [[1.0] * 50, [1.1] * 50, [1.2] * 50, [1.3] * 50]
+    as_one = [[sample for boot in boots for sample in boot]]
+    stock = [[1.0] * 200]
+    grouped, flat = ratio_of_medians(boots, stock), ratio_of_medians(as_one, stock)
+    assert grouped.value == flat.value
+    assert grouped.high - grouped.low > 1.5 * (flat.high - flat.low)
+
+
+# ---- figures
+
+
+def test_each_handler_in_both_kinds_has_a_ratio_and_a_p99() -> None:
+    ratios = list(figures.handler_ratios(handler_samples(oom_ms=11.0)))
+    assert len(ratios) == 20
+    assert all(figure.met for figure in ratios)
+    assert ratios[0].value == pytest.approx(1.1, abs=0.01)
+    assert [figure.goal for figure in ratios[:2]] == [1.15, 2.0]
+
+
+def test_a_miss_is_a_miss() -> None:
+    samples = {"handlers": handler_samples(oom_ms=11.8)}
+    missed = [f for f in figures.all_figures(samples) if f.met is False]
+    assert len(missed) == 10
+    assert "MISSED" in report.table(figures.all_figures(samples))
+
+
+def test_one_slow_trial_misses_the_p99_alone() -> None:
+    samples = handler_samples()
+    row = next(r for r in samples["trials"] if r["way"] == "oom")
+    row["ns"] = 25_000_000
+    missed = [figure for figure in figures.handler_ratios(samples) if figure.met is False]
+    assert [figure.title for figure in missed] == ["memory cgroup: does nothing, p99"]
+
+
+def test_a_lost_trial_meets_no_goal() -> None:
+    samples = handler_samples()
+    samples["trials"].append(
+        {"kind": "global", "handler": "shm", "way": "oom", "problem": "no done"}
+    )
+    (figure,) = [f for f in figures.handler_ratios(samples) if f.lost]
+    assert figure.title.startswith("whole machine: reads shared memory")
+    assert figure.met is False
+    assert "MISSED (1 lost)" in report.table([figure])
+
+
+def test_without_a_single_result_the_figure_is_there_and_missed() -> None:
+    samples = handler_samples()
+    samples["trials"] = [
+        {"kind": r["kind"], "handler": r["handler"], "way": r["way"], "problem": "x"}
+        for r in samples["trials"]
+    ]
+    samples["cuts"] = [{"kind": "memcg", "problem": "x"}, {"kind": "global", "problem": "x"}]
+    rows = figures.all_figures({"handlers": samples})
+    assert len(rows) == 14
+    assert not any(figure.met for figure in rows)
+    assert report.table(rows)
+
+
+@pytest.mark.parametrize(
+    ("parts", "value", "met"),
+    [
+        (("a registration / a write",), 1.4, True),
+        (("the same, with open",), 1.6, False),
+        (("10,000 lines registered",), 40, True),
+        (("10,000 lines removed",), 51, False),
+        (("100,000 entries", "not registered"), 1.1, False),
+        (("kills of others", "nothing registered", "kernel: nothing registered"), 1.01, True),
+        (("after the handler's end, longest", "whole"), 2.0, True),
+        (("never ends, longest", "memory cgroup"), 3.0, True),
+    ],
+    ids=str,
+)
+def test_the_other_figures(parts: tuple[str, ...], value: float, met: bool) -> None:
+    named = {f"{figure.section}: {figure.title}": figure for figure in all_of_them()}
+    figure = named[min((n for n in named if all(p in n for p in parts)), key=len)]
+    assert figure.value == pytest.approx(value)
+    assert figure.met is met
+
+
+def test_patched_over_unpatched_and_not_the_other_way_round() -> None:
+    ratios = [figure for figure in figures.other_kills(other_samples()) if figure.goal]
+    assert [figure.value for figure in ratios] == pytest.approx([1.01, 1.0])
+    assert all(figure.goal == 1.02 and figure.met and figure.samples == 200 for figure in ratios)
+
+
+# ---- what is told
+
+
+def test_the_table_ends_with_the_count_of_goals() -> None:
+    rows = all_of_them()
+    judged = [figure for figure in rows if figure.goal is not None]
+    last = report.table(rows).splitlines()[-1]
+    missed = sum(not figure.met for figure in judged)
+    assert last == f"{len(judged) - missed} of {len(judged)} goals met, {missed} missed"
+    assert missed
+
+
+def test_the_page_has_every_figure_and_names_the_picture() -> None:
+    samples, rows = everything(), all_of_them()
+    page = report.markdown(ABOUT, rows, samples, "6.1.svg")
+    assert all(f"| {figure.title} |" in page for figure in rows)
+    assert "](6.1.svg)" in page
+    assert page.count("MISSED") == sum(figure.met is False for figure in rows)
+
+
+def test_the_picture_is_an_svg_with_a_dot_for_each_trial() -> None:
+    text = plot.svg(handler_samples(trials=7), "a <title> & more")
+    root = ElementTree.fromstring(text)
+    circles = [node for node in root.iter() if node.tag.endswith("circle")]
+    assert len(circles) == 2 + 10 * 2 * 7
+    width = float(root.attrib["width"])
+    assert all(0 <= float(node.attrib["cx"]) <= width for node in circles)
+
+
+# ---- the machines
+
+
+def test_an_order_knows_its_parts_and_its_place(tmp_path: Path) -> None:
+    assert [part.name for part in bench.Order().parts()] == ["handlers", "registry", "others"]
+    assert [part.name for part in bench.Order(only="others").parts()] == ["others"]
+    assert bench.Order().folder() == bench.DOCS
+    assert bench.Order(only="others").folder() is None
+    assert bench.Order(only="others", output=str(tmp_path)).folder() == tmp_path
+
+
+@pytest.mark.parametrize("order", [bench.Order(only="bogus"), bench.Order(trials=1)], ids=str)
+def test_a_bad_order_is_refused(order: bench.Order) -> None:
+    with pytest.raises(UsageError):
+        order.parts()
+
+
+def test_the_files_are_whole_and_can_be_read_again(tmp_path: Path) -> None:
+    samples = everything()
+    bench.write(tmp_path, "6.1", ABOUT, list(all_of_them()), samples)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["6.1.json", "6.1.md", "6.1.svg"]
+    text = (tmp_path / "6.1.json").read_text()
+    assert json.loads(text)["samples"] == samples
+    assert max(map(len, text.splitlines())) < 2000
+
+
+def test_a_bar_follows_the_lines_however_they_are_cut() -> None:
+    steps: list[float] = []
+
+    class Recorder:
+        def update(self, amount: float = 1) -> None:
+            steps.append(amount)
+
+    @contextmanager
+    def make(name: str, total: float, unit: str) -> Iterator[Recorder]:
+        assert (name, total) == ("handlers", 20.0)
+        yield Recorder()
+
+    with bench._Watcher("handlers", make) as watcher:
+        for piece in ("progr", "ess 1 20\nprogress 2 ", "20\nsomething else\n", "progress 5 20\n"):
+            watcher(piece)
+    assert steps == [1, 1, 3]
