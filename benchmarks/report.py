@@ -53,6 +53,8 @@ def markdown(
         parts.append("")
     if "handlers" in samples:
         parts += [*_milliseconds(samples["handlers"]), ""]
+    if "phases" in samples:
+        parts += ["## Where the time goes", "", *_phases(samples["phases"]), ""]
     parts += _how()
     return "\n".join(parts)
 
@@ -88,6 +90,41 @@ def _milliseconds(samples: Mapping[str, Any]) -> Iterator[str]:
             ]
             cells.append(f"{median_of([faults]).value:.0f}")
             yield f"| {kind_name}: {name} | {' | '.join(cells)} |"
+
+
+#: Key in the samples → title; microseconds, then counts.
+_PHASES = {
+    "first_run": "first runs",
+    "exec": "exec'd",
+    "exit": "exits",
+    "running": "ran",
+    "runnable": "waited for a processor",
+    "asleep": "slept",
+}
+_COUNTS = {"faults": "page faults", "reads": "reads issued"}
+
+
+def phases(samples: Mapping[str, Any]) -> str:
+    """The same for a terminal."""
+    return "\n".join(_phases(samples))
+
+
+def _phases(samples: Mapping[str, Any]) -> Iterator[str]:
+    yield "Medians of traced trials, which are slower than the others; milliseconds from the"
+    yield "choice of the victim, or from posix_spawn, and sums up to the exit."
+    yield ""
+    yield f"| | way | {' | '.join([*_PHASES.values(), *_COUNTS.values()])} |"
+    yield f"|---|---|{'--:|' * (len(_PHASES) + len(_COUNTS))}"
+    rows = [row for row in samples["phases"] if "problem" not in row]
+    for (kind, handler, way), group in groupby(sorted(rows, key=_whose), _whose):
+        same = list(group)
+        cells = [f"{median_of([[row[key] / 1e3 for row in same]]).value:.2f}" for key in _PHASES]
+        cells += [f"{median_of([[row[key] for row in same]]).value:.0f}" for key in _COUNTS]
+        yield f"| {KINDS[kind]}: {HANDLERS[handler]} | {way} | {' | '.join(cells)} |"
+
+
+def _whose(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["kind"], row["handler"], row["way"]
 
 
 def _how() -> list[str]:

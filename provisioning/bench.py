@@ -30,6 +30,9 @@ DOCS = REPO / "docs" / "benchmarks"
 BOOTS = 4
 KILLS = 50
 
+#: Trials that are traced: they explain, and prove nothing.
+TRACED = 7
+
 #: Seconds for one trial of anything, emulated on a busy host, and for a boot with what it takes.
 TRIAL = 20.0
 BOOT = 600.0
@@ -48,6 +51,7 @@ PARTS = {
     part.name: part
     for part in (
         Part("handlers", "handlers against the same programs alone, and kill delays"),
+        Part("phases", "where the time of the handlers goes, traced"),
         Part("registry", "the cost of registrations, few and 100,000", memory_mb=4096),
         Part("others", "kills of others on the patched and the unpatched kernel"),
     )
@@ -111,7 +115,7 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"about": about, "figures": _facts(figures)}, indent=2))
     else:
-        print(report.table(figures))
+        print(report.table(figures) if figures else report.phases(samples["phases"]))
     if folder := order.folder():
         write(folder, kernels.patched.series, about, figures, samples)
     return 0
@@ -155,7 +159,7 @@ def _kernels(request: frontend.Request, unpatched: bool) -> Kernels:
 def _measure(part: Part, kernels: Kernels, trials: int) -> Any:
     with step(f"measuring {part.text}"):
         if part.name != "others":
-            return _boot(part, kernels.patched, trials)
+            return _boot(part, kernels.patched, trials if part.name != "phases" else TRACED)
         assert kernels.unpatched
         return [
             {"patched": patched, **_boot(part, kernel, KILLS)}

@@ -1,7 +1,7 @@
 """Usage: python3 -m benchmarks.guest PART COUNT. Writes /out/samples.json.
 
-PART is handlers, registry or others (see the modules of these names); COUNT the trials of each
-kind, or kills.
+PART is handlers, phases, registry or others (see the modules of these names); COUNT the trials of
+each kind, or kills.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.guest import handlers, others, registry
+from benchmarks.guest import handlers, others, phases, registry
 from benchmarks.guest.machine import prepare
 
 PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
     "handlers": handlers.measure,
+    "phases": phases.measure,
     "registry": registry.measure,
     "others": others.measure,
 }

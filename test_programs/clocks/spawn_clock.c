@@ -18,11 +18,11 @@
 
 static const char usage[] =
 	"usage: spawn_clock [NAME=VALUE]... PROG [ARG]...\n"
-	"PROG is an absolute path. Prints \"ready\", then for each line that it reads\n"
-	"starts PROG by posix_spawn(3) and waits for it. PROG gets what a handler gets: these variables and no others, a\n"
-	"session of its own, the working directory /, /dev/null and /dev/kmsg. Prints\n"
-	"\"<ns before the start> <ns after the wait> <wait status> <minor faults> <major\n"
-	"faults>\"; the clock is CLOCK_BOOTTIME.\n";
+	"Prints \"ready\", then for each line that it reads starts PROG, an absolute path, by\n"
+	"posix_spawn(3) and waits for it. PROG gets what a handler gets: these variables\n"
+	"and no others, a session of its own, the working directory /, /dev/null and\n"
+	"/dev/kmsg. Each answer is \"<pid> <ns before the start> <ns after the wait>\n"
+	"<wait status> <minor faults> <major faults>\"; the clock is CLOCK_BOOTTIME.\n";
 
 /* PROG inherits 0, 1 and 2, so our own words go elsewhere. */
 static FILE *requests, *answers;
@@ -85,9 +85,9 @@ static void clock_once(char **argv, char **envp, const posix_spawnattr_t *how)
 		if (errno != EINTR)
 			die("wait4");
 	ended = boottime_ns();
-	fprintf(answers, "%llu %llu %d %ld %ld\n", (unsigned long long)begun,
-		(unsigned long long)ended, status, used.ru_minflt,
-		used.ru_majflt);
+	fprintf(answers, "%d %llu %llu %d %ld %ld\n", child,
+		(unsigned long long)begun, (unsigned long long)ended, status,
+		used.ru_minflt, used.ru_majflt);
 	fflush(answers);
 }
 

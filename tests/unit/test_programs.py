@@ -510,11 +510,13 @@ def test_spawn_clock_times_what_it_starts(
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     first, second = answers(clock, 2)
     after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    for begun, ended, wait_status, minor, _ in (first, second):
+    for pid, begun, ended, wait_status, minor, _ in (first, second):
+        assert pid > 0
         assert ended - begun >= 200_000_000
         assert os.WEXITSTATUS(wait_status) == 3
         assert minor > 0
-    assert before <= first[0] < first[1] <= second[0] < second[1] <= after
+    assert first[0] != second[0]
+    assert before <= first[1] < first[2] <= second[1] < second[2] <= after
 
 
 def test_spawn_clock_gives_what_a_handler_gets(
@@ -526,9 +528,10 @@ def test_spawn_clock_gives_what_a_handler_gets(
         "spawn_clock", "GS_PID=7", "HOME=/", programs / "write_file", out, "GS_NOT=a variable"
     )
     assert clock.stdout and clock.stdout.readline() == "ready\n"
-    ((_, _, wait_status, _, _),) = answers(clock, 1)
+    ((pid, _, _, wait_status, _, _),) = answers(clock, 1)
     assert wait_status == 0
     told = words_of(out)
+    assert told["pid"] == str(pid)
     assert told["GS_PID"] == "7"
     assert told["HOME"] == "/"
     assert "PATH" not in told
