@@ -15,6 +15,7 @@ import pytest
 from benchmarks import figures, plot, report
 from benchmarks.statistics import median_of, percentile, ratio_of_medians
 from provisioning import bench
+from provisioning.config import REPO
 from provisioning.errors import UsageError
 
 pytestmark = pytest.mark.unit
@@ -62,6 +63,20 @@ def registry_samples() -> dict[str, Any]:
     }
 
 
+def phase_samples() -> dict[str, Any]:
+    keys = ("first_run", "exec", "exit", "running", "runnable", "asleep")
+    row = {**dict.fromkeys(keys, 1500.0), "faults": 30, "reads": 2, "processors": [0]}
+    lost = {"kind": "memcg", "handler": "shm", "way": "oom", "problem": "x"}
+    rows = [
+        {"kind": kind, "handler": handler, "way": way, **row}
+        for _ in range(3)
+        for kind in figures.KINDS
+        for handler in figures.HANDLERS
+        for way in ("alone", "oom")
+    ]
+    return {"phases": [*rows, lost]}
+
+
 def other_samples() -> list[dict[str, Any]]:
     return [
         {
@@ -77,6 +92,7 @@ def other_samples() -> list[dict[str, Any]]:
 def everything() -> dict[str, Any]:
     return {
         "handlers": handler_samples(),
+        "phases": phase_samples(),
         "registry": registry_samples(),
         "others": other_samples(),
     }
@@ -223,6 +239,7 @@ def test_the_page_has_every_figure_and_names_the_picture() -> None:
     page = report.markdown(ABOUT, rows, samples, "6.1.svg")
     assert all(f"| {figure.title} |" in page for figure in rows)
     assert "](6.1.svg)" in page
+    assert page.count(" | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 | 30 | 2 |") == 20
     assert page.count("MISSED") == sum(figure.met is False for figure in rows)
 
 
@@ -239,7 +256,8 @@ def test_the_picture_is_an_svg_with_a_dot_for_each_trial() -> None:
 
 
 def test_an_order_knows_its_parts_and_its_place(tmp_path: Path) -> None:
-    assert [part.name for part in bench.Order().parts()] == ["handlers", "registry", "others"]
+    names = ["handlers", "phases", "registry", "others"]
+    assert [part.name for part in bench.Order().parts()] == names
     assert [part.name for part in bench.Order(only="others").parts()] == ["others"]
     assert bench.Order().folder() == bench.DOCS
     assert bench.Order(only="others").folder() is None
@@ -277,3 +295,50 @@ def test_a_bar_follows_the_lines_however_they_are_cut() -> None:
         for piece in ("progr", "ess 1 20\nprogress 2 ", "20\nsomething else\n", "progress 5 20\n"):
             watcher(piece)
     assert steps == [1, 1, 3]
+
+
+# ---- the trace
+
+#: One handler's way, as Linux 6.1 tells it (shortened); times in seconds since boot.
+TRACE = """\
+# tracer: nop
+  gs_launcher-90      [000] d..2.     9.000000: sched_switch: prev_comm=gs_launcher prev_pid=90 \
+prev_prio=100 prev_state=S ==> next_comm=x next_pid=77 next_prio=120
+           x-77      [001] d..3.    10.000100: sched_wakeup: comm=gs_launcher pid=90 prio=100 \
+target_cpu=000
+      <idle>-0       [000] d..2.    10.000300: sched_switch: prev_comm=swapper/0 prev_pid=0 \
+prev_prio=120 prev_state=R ==> next_comm=gs_launcher next_pid=90 next_prio=100
+  do_nothing-90      [000] .....    10.001000: sched_process_exec: filename=/x pid=90 old_pid=90
+  do_nothing-90      [000] d..2.    10.001500: sched_switch: prev_comm=do_nothing prev_pid=90 \
+prev_prio=120 prev_state=R+ ==> next_comm=y next_pid=9 next_prio=120
+           y-9       [000] d..2.    10.001600: sched_switch: prev_comm=y prev_pid=9 prev_prio=120 \
+prev_state=S ==> next_comm=do_nothing next_pid=90 next_prio=120
+  do_nothing-90      [000] d....    10.001700: page_fault_user: address=0x1 ip=0x2 error_code=0x4
+  do_nothing-90      [000] .....    10.001720: block_rq_issue: 254,0 RA 4096 () 1 + 8 none
+           y-900     [000] d....    10.001750: page_fault_user: address=0x1 ip=0x2 error_code=0x4
+  do_nothing-90      [000] d..2.    10.001800: sched_switch: prev_comm=do_nothing prev_pid=90 \
+prev_prio=120 prev_state=D ==> next_comm=swapper/0 next_pid=0 next_prio=120
+      <idle>-0       [001] d.h3.    10.002800: sched_wakeup: comm=do_nothing pid=90 prio=120 \
+target_cpu=001
+      <idle>-0       [001] d..2.    10.002900: sched_switch: prev_comm=swapper/1 prev_pid=0 \
+prev_prio=120 prev_state=R ==> next_comm=do_nothing next_pid=90 next_prio=120
+  do_nothing-90      [001] .....    10.003000: sched_process_exit: comm=do_nothing pid=90 prio=120
+  do_nothing-90      [001] d..2.    10.003100: sched_switch: prev_comm=do_nothing prev_pid=90 \
+prev_prio=120 prev_state=Z ==> next_comm=swapper/1 next_pid=0 next_prio=120
+"""
+
+
+def test_a_process_is_followed_through_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPO / "tests" / "guest"))
+    from benchmarks.guest.phases import phases
+    from benchmarks.guest.trials import Ran
+
+    ran = Ran(pid=90, begin_ns=10_000_000_000, end_ns=10_003_050_000)
+    found = phases(TRACE.splitlines(), ran)
+    assert found.first_run == pytest.approx(300)
+    assert found.exec == pytest.approx(1000)
+    assert found.exit == pytest.approx(3000)
+    assert found.running == pytest.approx(1200 + 200 + 100)
+    assert found.runnable == pytest.approx(200 + 100 + 100)
+    assert found.asleep == pytest.approx(100 + 1000)
+    assert (found.faults, found.reads, found.processors) == (1, 1, [0, 1])
