@@ -64,8 +64,8 @@ def _about(about: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    for key in ("sources", "configuration", "machine", "host", "date"):
-        yield f"| {key} | {about[key]} |"
+    for key in ("sources", "configuration", "machine", "host", "other_work", "date"):
+        yield f"| {key.replace('_', ' ')} | {about[key]} |"
 
 
 def _milliseconds(samples: Mapping[str, Any]) -> Iterator[str]:
@@ -136,7 +136,8 @@ def _how() -> list[str]:
         "* **Alone**: from before posix_spawn(3) to the return of wait4(2), by a C program, of the",
         "  same file with the same arguments and environment, as root, in the root cgroup, nice 0.",
         "  A moment earlier an unregistered victim has run out of memory and was killed, so that",
-        "  the page cache is in the state in which an OOM of that kind leaves it.",
+        "  the page cache is in the state in which an OOM of that kind leaves it: emptied by that",
+        "  of the whole machine. Before that of a memory cgroup the program has just run.",
         "* Trials alternate: each round has every handler in both kinds of OOM in both ways, and",
         "  the order of the two ways changes from round to round. All of them are in one boot.",
         "* **p99** is over the median of the program alone; of fewer than 100 trials it is the",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import time
@@ -31,7 +32,7 @@ BOOTS = 4
 KILLS = 50
 
 #: Trials that are traced: they explain, and prove nothing.
-TRACED = 7
+TRACED = 5
 
 #: Seconds for one trial of anything, emulated on a busy host, and for a boot with what it takes.
 TRIAL = 20.0
@@ -109,9 +110,10 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     missed are a result."""
     parts = order.parts()
     kernels = _kernels(request, unpatched=any(part.name == "others" for part in parts))
+    others_work = _OthersWork()
     samples = {part.name: _measure(part, kernels, order.trials) for part in parts}
     figures = all_figures(samples)
-    about = _about(request, order, kernels.patched)
+    about = {**_about(request, order, kernels.patched), "other_work": others_work.told()}
     if as_json:
         print(json.dumps({"about": about, "figures": _facts(figures)}, indent=2))
     else:
@@ -189,6 +191,29 @@ def _boot(part: Part, kernel: KernelArtefact, count: int) -> dict[str, Any]:
         )
     found: dict[str, Any] = json.loads((result.files / "samples.json").read_text())
     return found
+
+
+class _OthersWork:
+    """How much of the processors others used meanwhile: figures from a busy host are worth less."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def told(self) -> str:
+        """In words."""
+        wall, busy, own = (b - a for a, b in zip(self._before, self._now(), strict=True))
+        share = max(0.0, busy - own) / (wall * (os.cpu_count() or 1))
+        return f"{100 * share:.0f} % of the host's processors"
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds: of the wall clock, of all processors at work, of ourselves and what we ran."""
+        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        user, nice, system, _, _, irq, softirq = map(int, words[1:8])
+        busy = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+        used = os.times()
+        own = used.user + used.system + used.children_user + used.children_system
+        return time.monotonic(), busy, own
 
 
 class _Watcher:

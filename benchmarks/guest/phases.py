@@ -29,6 +29,9 @@ EVENTS = (
     "block/block_rq_issue",
 )
 
+#: Microseconds after the record `done` in which the trace tells of the same exit.
+LATER = 5000.0
+
 #: "  comm-123   [001] d..2.   12.345678: sched_switch: words" (the flags differ by version).
 _LINE = re.compile(r"^ *.*-(\d+) +\[(\d+)\] \S+ +(\d+\.\d+): (\w+): (.*)$")
 
@@ -77,12 +80,12 @@ def _traced(way: Way, kind: str, handler: Handler) -> dict[str, Any]:
 def phases(lines: Iterable[str], ran: Ran) -> Phases:
     """Follow one process through the trace, to its exit."""
     found = Phases()
-    begin, end = ran.begin_ns / 1e3, ran.end_ns / 1e3
+    begin, end = ran.begin_ns / 1e3, ran.end_ns / 1e3 + LATER
     state, since = "asleep", 0.0
     for match in filter(None, map(_LINE.match, lines)):
         pid, cpu, event, words = int(match[1]), int(match[2]), match[4], match[5]
         at = float(match[3]) * 1e6 - begin
-        if not -1 <= at <= end - begin + 1:
+        if not -1 <= at <= end - begin:
             continue
         new = _state(event, words, ran.pid, state)
         if new == "running":

@@ -29,22 +29,24 @@ ENTRIES = 100_000
 #: A small memory cgroup: a kill is timed, not the filling.
 LIMIT = 4 * MB
 
-#: How often the registry is filled and emptied, and kills of each kind in each state.
+#: How often each of the two states has its turn.
 TURNS = 5
+
+#: Kills of each kind in each state; a median of fewer says nothing of 5 %.
+KILLS = 200
 
 
 def measure(count: int) -> dict[str, Any]:
-    """``count``: samples of each figure; of kills at least 100."""
+    """``count``: samples of each figure but kills."""
     Path("/proc/sys/kernel/threads-max").write_text("200000")
     Path("/proc/sys/kernel/pid_max").write_text("400000")
-    kills = max(count, 100) // TURNS
     progress = Progress(count + count + 2 * TURNS)
     register(os.getpid(), HANDLER)
     with sysctl("max_entries", 2 * ENTRIES):
         return {
             "costs": _costs(count, progress),
             "writes": _writes(count, progress),
-            "kills": _kills(kills, progress),
+            "kills": _kills(KILLS // TURNS, progress),
         }
 
 
@@ -85,16 +87,17 @@ def _kills(each: int, progress: Progress) -> list[dict[str, Any]]:
     with _crowd(ENTRIES) as crowd:
         group = Group(LIMIT)
         clock_kills(group.path, each)
-        for _ in range(TURNS):
-            for many in (False, True):
-                if many:
-                    crowd.ask("add")
-                for registered in (False, True):
-                    handler = [HANDLER] if registered else []
-                    for ns in clock_kills(group.path, each, handler):
-                        rows.append({"many": many, "registered": registered, "ns": ns})
-                if many:
-                    crowd.ask("remove")
-                progress.step()
+        # Which state comes first changes, so that what drifts does not count for one of them.
+        states = [many for turn in range(TURNS) for many in (turn % 2 == 0, turn % 2 == 1)]
+        full = False
+        for many in states:
+            if many != full:
+                crowd.ask("add" if many else "remove")
+                full = many
+            for registered in (False, True):
+                handler = [HANDLER] if registered else []
+                for ns in clock_kills(group.path, each, handler):
+                    rows.append({"many": many, "registered": registered, "ns": ns})
+            progress.step()
         group.remove()
     return rows

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +31,7 @@ ABOUT = {
     "configuration": "guest",
     "machine": "QEMU",
     "host": "a host",
+    "other_work": "0 %",
     "date": "2026-11-24",
 }
 
@@ -342,3 +346,22 @@ def test_a_process_is_followed_through_the_trace(monkeypatch: pytest.MonkeyPatch
     assert found.runnable == pytest.approx(200 + 100 + 100)
     assert found.asleep == pytest.approx(100 + 1000)
     assert (found.faults, found.reads, found.processors) == (1, 1, [0, 1])
+
+
+def test_the_work_of_others_is_no_more_than_all_and_ours_is_not_it() -> None:
+    def share(told: str) -> int:
+        return int(told.split(" %")[0])
+
+    work = bench._OthersWork()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        pass
+    own = share(work.told())
+    assert 0 <= own <= 100
+    work = bench._OthersWork()
+    other = subprocess.Popen(["sh", "-c", "while :; do :; done"])  # not waited for: another's
+    time.sleep(1)
+    told = work.told()
+    other.kill()
+    other.wait()
+    assert share(told) >= 100 // (2 * (os.cpu_count() or 1))
