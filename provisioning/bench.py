@@ -253,7 +253,8 @@ class _Watcher:
 def _about(request: frontend.Request, order: Order, kernel: KernelArtefact) -> dict[str, Any]:
     """Under what circumstances the figures came about."""
     words = ["./dev bench", f"--kernel {kernel.series}"]
-    words += [f"--source {request.source}"] if request.source == "debian" else []
+    if request.source:  # whose path is nobody else's business
+        words.append(f"--source {request.source if request.source == 'debian' else 'TREE'}")
     words += [f"--trials {order.trials}"]
     words += [f"--only {order.only}"] if order.only else []
     accelerator = qemu.choose_accelerator(kernel.image)

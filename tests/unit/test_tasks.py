@@ -39,6 +39,8 @@ def invoke(*words: str) -> subprocess.CompletedProcess[str]:
         (["test", "--only", "bogus"], "no kind of test"),
         (["test", "--only", "host"], "not available yet"),
         (["test", "--count", "0"], "--count"),
+        (["bench", "--only", "bogus"], "has no part 'bogus'"),
+        (["bench", "--trials", "1"], "--trials"),
         (["vm.run"], "no command is given"),
         (["vm.run", "--name", "no-such-vm", "--", "true"], "no machine named no-such-vm"),
     ],
