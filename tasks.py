@@ -70,6 +70,7 @@ def test(_: Any, only: str = "", all: bool = False, count: int = 50) -> None:
         **_SHOW,
         "trials": "of each handler, in each kind of OOM, in both ways",
         "only": "one part: handlers, registry or others",
+        "counted": "emulated, let the clock count instructions: a busy host is not measured along",
         "output": "directory for the results (default docs/benchmarks; with --only: none)",
     }
 )
@@ -82,6 +83,7 @@ def bench(
     trials: int = 30,
     only: str = "",
     output: str = "",
+    counted: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -89,7 +91,7 @@ def bench(
     from provisioning import bench, frontend
 
     request = frontend.Request(kernel, source, config, jobs)
-    order = bench.Order(trials, only, output)
+    order = bench.Order(trials, only, output, counted)
 
     def work() -> int:
         if dry_run:

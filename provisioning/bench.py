@@ -66,6 +66,7 @@ class Order:
     trials: int = 30
     only: str = ""
     output: str = ""
+    counted: bool = False
 
     def parts(self) -> list[Part]:
         """The parts to measure."""
@@ -111,7 +112,7 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     parts = order.parts()
     kernels = _kernels(request, unpatched=any(part.name == "others" for part in parts))
     others_work = _OthersWork()
-    samples = {part.name: _measure(part, kernels, order.trials) for part in parts}
+    samples = {part.name: _measure(part, kernels, order) for part in parts}
     figures = all_figures(samples)
     about = {**_about(request, order, kernels.patched), "other_work": others_work.told()}
     if as_json:
@@ -158,19 +159,20 @@ def _kernels(request: frontend.Request, unpatched: bool) -> Kernels:
     return Kernels(built(True), built(False) if unpatched else None)
 
 
-def _measure(part: Part, kernels: Kernels, trials: int) -> Any:
+def _measure(part: Part, kernels: Kernels, order: Order) -> Any:
     with step(f"measuring {part.text}"):
         if part.name != "others":
-            return _boot(part, kernels.patched, trials if part.name != "phases" else TRACED)
+            count = order.trials if part.name != "phases" else TRACED
+            return _boot(part, kernels.patched, count, order.counted)
         assert kernels.unpatched
         return [
-            {"patched": patched, **_boot(part, kernel, KILLS)}
+            {"patched": patched, **_boot(part, kernel, KILLS, order.counted)}
             for _ in range(BOOTS)
             for patched, kernel in ((True, kernels.patched), (False, kernels.unpatched))
         ]
 
 
-def _boot(part: Part, kernel: KernelArtefact, count: int) -> dict[str, Any]:
+def _boot(part: Part, kernel: KernelArtefact, count: int, counted: bool) -> dict[str, Any]:
     """One machine, and the samples that it brings back."""
     words = ["env", "PYTHONPATH=/gs:/gs/tests/guest"]
     words += ["python3", "-m", "benchmarks.guest", part.name, str(count)]
@@ -182,6 +184,7 @@ def _boot(part: Part, kernel: KernelArtefact, count: int) -> dict[str, Any]:
             timeout=BOOT + TRIAL * count * 25,
             extra={"benchmarks": REPO / "benchmarks"},
             on_output=watcher,
+            counted=counted,
         ).check_alive()
     if result.exit_status != 0:
         raise HostFailed(
@@ -257,14 +260,16 @@ def _about(request: frontend.Request, order: Order, kernel: KernelArtefact) -> d
         words.append(f"--source {request.source if request.source == 'debian' else 'TREE'}")
     words += [f"--trials {order.trials}"]
     words += [f"--only {order.only}"] if order.only else []
+    words += ["--counted"] if order.counted else []
     accelerator = qemu.choose_accelerator(kernel.image)
+    clock = ", its clock counts instructions" if order.counted and accelerator == "tcg" else ""
     return {
         "series": kernel.series,
         "release": kernel.release,
         "command": " ".join(words),
         "sources": request.sources().origin if request.source == "debian" else kernel.release,
         "configuration": request.config,
-        "machine": f"QEMU, {_ACCELERATORS[accelerator]}, 2 processors",
+        "machine": f"QEMU, {_ACCELERATORS[accelerator]}, 2 processors{clock}",
         "host": f"{_processor()}, Linux {platform.release()}",
         "date": time.strftime("%Y-%m-%d"),
         "key": kernel.key,

@@ -34,6 +34,9 @@ CRASHES = frozenset(
 #: eth0 and not the name of a slot. Mitigations cost much under emulation and test nothing of ours.
 KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 oops=panic net.ifnames=0 mitigations=off"
 
+#: Of a counting clock: 2^1 ns for an instruction, and nobody waits while all processors are idle.
+INSTRUCTION = "shift=1,sleep=off"
+
 #: Emulated, the time stamp counter is the host's, and its rate is measured while the host may be
 #: busy: a guest whose clock ran sixteen times too fast was seen. The HPET's rate is known.
 EMULATION_ARGUMENTS = "tsc=unstable"
@@ -53,7 +56,11 @@ class Drive:
 
 @dataclass(frozen=True)
 class Spec:
-    """One machine. ``ports``: name of a virtio serial port → the file that receives its bytes."""
+    """One machine. ``ports``: name of a virtio serial port → the file that receives its bytes.
+
+    ``counted``: emulated, its clock counts instructions and not the host's time, so that a busy
+    host is not measured along; its processors then run one at a time. KVM knows no such thing.
+    """
 
     kernel: Path
     arguments: str
@@ -63,6 +70,7 @@ class Spec:
     memory_mb: int = 512
     cpus: int = 2
     ssh_port: int | None = None
+    counted: bool = False
 
 
 def start(
@@ -80,7 +88,7 @@ def command_line(spec: Spec, accelerator: str) -> list[str]:
     """All words of the QEMU command."""
     program = str(commands.which_or_hint(PROGRAM, PACKAGE))
     words = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    words += ["-machine", "pc", *_accelerator_words(accelerator)]
+    words += ["-machine", "pc", *_accelerator_words(accelerator, spec.counted)]
     words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
     arguments = [KERNEL_ARGUMENTS, EMULATION_ARGUMENTS if accelerator == "tcg" else ""]
     words += ["-kernel", str(spec.kernel), "-append", " ".join([*arguments, spec.arguments])]
@@ -202,9 +210,11 @@ def lost(spec: Spec, why: str, hint: str = "") -> VMLost:
     )
 
 
-def _accelerator_words(accelerator: str) -> list[str]:
+def _accelerator_words(accelerator: str, counted: bool) -> list[str]:
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
+    if counted:
+        return ["-accel", "tcg,thread=single", "-icount", INSTRUCTION, "-cpu", "max"]
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -92,6 +92,7 @@ def guest_run(
     extra: Mapping[str, Path] | None = None,
     on_output: Callable[[str], None] | None = None,
     cost: Cost = USUAL,
+    counted: bool = False,
 ) -> GuestResult:
     """Boot ``kernel`` (a bzImage), run ``command`` as root, power off. Never hangs, leaves no QEMU.
 
@@ -99,7 +100,8 @@ def guest_run(
     file or directory); what lies in /out at the end comes back. ``timeout`` seconds bound the
     whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel.
     ``on_output`` gets the output as it comes. ``cost`` of the kernel's flavour comes on top of
-    memory and timeout. If QEMU itself crashes it is all done once more.
+    memory and timeout. ``counted`` as in :class:`qemu.Spec`. If QEMU itself crashes it is all done
+    once more.
     """
     spec, token = _prepare(
         kernel,
@@ -111,6 +113,7 @@ def guest_run(
         arguments=f"{qemu.slower_argument(cost.slower)} {arguments}",
     )
     timeout *= cost.slower
+    spec = replace(spec, counted=counted)
     for _ in range(2):
         began = time.monotonic()
         ended = _run_to_end(spec, began + timeout, on_output)

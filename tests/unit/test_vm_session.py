@@ -104,6 +104,14 @@ class TestCommandLine:
         words = qemu.command_line(self.spec(tmp_path), "kvm")
         assert words[words.index("-accel") + 1] == "kvm"
 
+    def test_a_clock_that_counts_instructions_is_for_emulation(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path, counted=True)
+        words = qemu.command_line(spec, "tcg")
+        assert words[words.index("-icount") + 1] == qemu.INSTRUCTION
+        assert words[words.index("-accel") + 1] == "tcg,thread=single"  # -icount needs it
+        assert "-icount" not in qemu.command_line(spec, "kvm")
+        assert "-icount" not in qemu.command_line(self.spec(tmp_path), "tcg")
+
     def test_drives_keep_their_order_and_modes(self, tmp_path: Path) -> None:
         drives = (
             qemu.Drive(Path("/a"), discard_writes=True),
