@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -111,9 +111,9 @@ def guest_run(
         cpus=cpus,
         swap_mb=swap_mb,
         arguments=f"{qemu.slower_argument(cost.slower)} {arguments}",
+        counted=counted,
     )
     timeout *= cost.slower
-    spec = replace(spec, counted=counted)
     for _ in range(2):
         began = time.monotonic()
         ended = _run_to_end(spec, began + timeout, on_output)
@@ -133,6 +133,7 @@ def _prepare(
     cpus: int,
     swap_mb: int,
     arguments: str,
+    counted: bool,
 ) -> tuple[qemu.Spec, str]:
     """A folder with everything the machine needs, and the token by which its result is known."""
     folder = _new_run_folder()
@@ -152,6 +153,7 @@ def _prepare(
         ports=(("gs.result", folder / RESULT), ("gs.files", folder / "files.tar")),
         memory_mb=memory_mb,
         cpus=cpus,
+        counted=counted,
     )
     return spec, token
 
