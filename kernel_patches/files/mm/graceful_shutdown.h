@@ -188,6 +188,7 @@ enum gs_fate {
  * @begin_ns: when the victim was chosen, CLOCK_BOOTTIME
  * @deadline_ns: when grace ends, CLOCK_BOOTTIME
  * @grace_ms: time between the two
+ * @points: how the OOM killer weighed the victim
  * @deadline: the timer for it
  * @tasks: the session: the handler and all that descends from it
  * @head: the first grace of the same kill, itself in most cases. With
@@ -217,6 +218,7 @@ struct gs_grace {
 	u64 begin_ns;
 	u64 deadline_ns;
 	unsigned int grace_ms;
+	long points;
 	struct hrtimer deadline;
 	struct list_head tasks;
 	struct gs_grace *head;
@@ -312,7 +314,8 @@ struct gs_grace *gs_grace_at(unsigned int index);
 /* graceful_shutdown_ask.c */
 struct gs_budget *gs_bill(const struct mem_cgroup *memcg);
 void gs_unbill(struct gs_budget *budget);
-bool gs_grace_killable(const struct gs_grace *head);
+struct task_struct *gs_grace_victim(const struct gs_grace *head,
+				    struct mem_cgroup *domain);
 
 /* graceful_shutdown_fault.c */
 struct gs_grace *gs_fault_decides(void);

@@ -147,17 +147,20 @@ static bool gs_still_killable(struct mem_cgroup *domain,
 	       !facts.reaped && facts.in_domain;
 }
 
-/* Is the victim that @head began with still one? */
-bool gs_grace_killable(const struct gs_grace *head)
+/*
+ * The victim that @head began with, with a reference, if it is still one; NULL
+ * else.
+ */
+struct task_struct *gs_grace_victim(const struct gs_grace *head,
+				    struct mem_cgroup *domain)
 {
 	struct task_struct *victim = get_pid_task(head->victim, PIDTYPE_TGID);
-	bool killable;
 
-	if (!victim)
-		return false;
-	killable = gs_still_killable(head->who.memcg, victim);
-	put_task_struct(victim);
-	return killable;
+	if (victim && !gs_still_killable(domain, victim)) {
+		put_task_struct(victim);
+		victim = NULL;
+	}
+	return victim;
 }
 
 /* Whether there is enough memory; if so, the kill is not needed any more. */
@@ -178,30 +181,41 @@ static bool gs_spare(struct gs_grace *head, const struct oom_control *oc)
 	return true;
 }
 
-/* The first asker that is back decides for the others. */
-static enum gs_answer gs_decide(struct gs_grace *head,
-				const struct oom_control *oc,
-				struct task_struct *victim)
+/*
+ * The first asker that is back decides for the others. It kills the victim whose
+ * grace it was, also where it would choose another one by now: that one's handler
+ * has run, and the other's would have to run first.
+ */
+static enum gs_answer gs_decide(struct gs_grace *head, struct oom_control *oc)
 {
+	struct task_struct *victim;
 	bool kill;
 
 	if (*gs_ops->oom_killer_disabled || head->fate != GS_UNDECIDED)
 		return GS_DO_RETRY;
 	if (gs_spare(head, oc))
 		return GS_DO_RETRY;
-	if (task_tgid(victim) != head->victim || !gs_still_killable(oc->memcg, victim))
+	victim = gs_grace_victim(head, oc->memcg);
+	if (!victim)
 		return GS_DO_RETRY;
 	spin_lock_irq(&gs_lock);
 	kill = gs_grace_kill(head);
 	spin_unlock_irq(&gs_lock);
-	return kill ? GS_DO_KILL : GS_DO_RETRY;
+	if (!kill) {
+		put_task_struct(victim);
+		return GS_DO_RETRY;
+	}
+	put_task_struct(oc->chosen);
+	oc->chosen = victim;
+	oc->chosen_points = head->points;
+	return GS_DO_KILL;
 }
 
 /* ---- the hook ---------------------------------------------------------- */
 
-static enum gs_answer gs_answer(const struct oom_control *oc,
-				struct task_struct *victim)
+static enum gs_answer gs_answer(struct oom_control *oc)
 {
+	struct task_struct *victim = oc->chosen;
 	enum gs_answer answer = GS_DO_RETRY;
 	struct gs_grace *head;
 	bool late;
@@ -213,7 +227,7 @@ static enum gs_answer gs_answer(const struct oom_control *oc,
 		return gs_answer_session(oc);
 	head = gs_ops->decides ? gs_ops->decides() : NULL;
 	if (head)
-		return gs_decide(head, oc, victim);
+		return gs_decide(head, oc);
 	/* Inside a transaction the handler's own writes would wait for us. */
 	if (current->journal_info)
 		return GS_DO_KILL;
@@ -232,22 +246,21 @@ static enum gs_answer gs_answer(const struct oom_control *oc,
 	    gs_ops->leave_fault(head, oc))
 		return GS_DO_FAIL;
 	if (gs_wait(head, oc))
-		answer = gs_decide(head, oc, victim);
+		answer = gs_decide(head, oc);
 	gs_grace_leave(head);
 	return answer;
 }
 
 void __graceful_shutdown_choice(struct oom_control *oc)
 {
-	struct task_struct *victim = oc->chosen;
 	enum gs_answer answer;
 
 	lockdep_assert_held(gs_ops->oom_lock);
-	if (!victim || victim == (void *)-1UL)
+	if (!oc->chosen || oc->chosen == (void *)-1UL)
 		return;
-	answer = gs_answer(oc, victim);
+	answer = gs_answer(oc);
 	if (answer == GS_DO_KILL)
 		return;
-	put_task_struct(victim);
+	put_task_struct(oc->chosen);
 	oc->chosen = answer == GS_DO_FAIL ? NULL : (void *)-1UL;
 }

@@ -14,6 +14,8 @@
 #include <linux/kernel.h>
 #include <linux/mutex.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <asm/pgalloc.h>
 
 #include <linux/graceful_shutdown.h>
 #include "graceful_shutdown.h"
@@ -30,25 +32,24 @@
 static_assert(GS_FAULT_MAY_LEAVE < 256);
 
 /*
- * Only for pages of user space: what else is allocated in a fault, by a file system
- * for one, might turn into another error than VM_FAULT_OOM. They are charged with
- * GFP_KERNEL, and allocated to be movable.
+ * A page of user space, which is charged with GFP_KERNEL and allocated to be movable,
+ * or one of the tables that lead to it. What else is allocated in a fault, by a file
+ * system for one, might turn into another error than VM_FAULT_OOM.
  */
-static bool gs_may_leave(const struct gs_grace *head,
-			 const struct oom_control *oc)
+static bool gs_is_for_user(const struct oom_control *oc)
 {
 	const gfp_t user = __GFP_FS | (oc->memcg ? 0 : __GFP_MOVABLE);
 	const gfp_t other = __GFP_ACCOUNT | __GFP_NOFAIL;
 
-	return current->graceful_shutdown == GS_FAULT_MAY_LEAVE &&
-	       (oc->gfp_mask & (user | other)) == user &&
-	       !gs_grace_foreign(head, oc);
+	return oc->gfp_mask == GFP_PGTABLE_USER ||
+	       (oc->gfp_mask & (user | other)) == user;
 }
 
 /* See leave_fault in struct graceful_shutdown_ops. */
 bool gs_fault_leave(const struct gs_grace *head, const struct oom_control *oc)
 {
-	if (!gs_may_leave(head, oc))
+	if (current->graceful_shutdown != GS_FAULT_MAY_LEAVE ||
+	    !gs_is_for_user(oc) || gs_grace_foreign(head, oc))
 		return false;
 	current->graceful_shutdown = GS_FAULT_LEFT + gs_grace_index(head);
 	return true;
@@ -116,18 +117,23 @@ static void gs_decide_after_fault(struct gs_grace *head)
 		.memcg = head->who.memcg,
 		.gfp_mask = GFP_HIGHUSER_MOVABLE,
 	};
+	struct task_struct *victim;
 
 	if (gs_is_bounded(head->who.constraint))
 		return;
 	if (mutex_lock_killable(&oom_lock))
 		return;
-	if (head->fate == GS_UNDECIDED && gs_grace_killable(head)) {
+	/* Without a victim out_of_memory() might find that there is none at all. */
+	victim = gs_grace_victim(head, head->who.memcg);
+	if (victim && head->fate == GS_UNDECIDED) {
 		current->graceful_shutdown = GS_FAULT_DECIDES +
 					     gs_grace_index(head);
 		out_of_memory(&oc);
 		current->graceful_shutdown = GS_FAULT_NONE;
 	}
 	mutex_unlock(&oom_lock);
+	if (victim)
+		put_task_struct(victim);
 }
 
 /**

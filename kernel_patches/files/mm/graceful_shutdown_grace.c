@@ -453,6 +453,11 @@ static void gs_grace_fill(struct gs_grace *g, struct gs_entry *e,
 	g->grace_ms = grace_ms;
 	g->begin_ns = ktime_get_boottime_ns();
 	g->deadline_ns = g->begin_ns + (u64)grace_ms * NSEC_PER_MSEC;
+	/* Of a group the chosen one alone was weighed. */
+	if (g->victim == task_tgid(oc->chosen))
+		g->points = oc->chosen_points;
+	else
+		g->points = 0;
 	g->outcome = NULL;
 	g->over = false;
 	g->gone = false;
@@ -536,8 +541,6 @@ static u64 gs_grace_emit(const struct gs_grace *g, const struct oom_control *oc,
 			 const struct gs_mm_facts *facts)
 {
 	char handler_pid[16], signal[16], points[24];
-	/* Of a group the chosen one alone was weighed. */
-	bool weighed = task_tgid(victim) == task_tgid(oc->chosen);
 
 	return gs_event_emit(GS_GRACE, &g->who, gs_entry_handler(g->entry),
 			     " handler_pid=%s signal=%s grace_ms=%u rss_kb=%lu swap_kb=%lu total_pages=%lu points=%s oom_score_adj=%d",
@@ -548,7 +551,7 @@ static u64 gs_grace_emit(const struct gs_grace *g, const struct oom_control *oc,
 			     g->grace_ms, facts->rss_kb, facts->swap_kb,
 			     oc->totalpages,
 			     gs_number_or_dash(points, sizeof(points),
-					       weighed ? (long)oc->chosen_points : 0),
+					       g->points),
 			     victim->signal->oom_score_adj);
 }
 

@@ -174,7 +174,7 @@ void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm)
 	gs_kill.used = 0;
 	gs_figure(" outcome=%s group=%d", outcome, gs_kill.group);
 	/* Of a group the chosen one alone was weighed. */
-	if (who.pid == gs_kill.chosen)
+	if (who.pid == gs_kill.chosen && oc->chosen_points)
 		gs_figure(" points=%ld", (long)oc->chosen_points);
 	else
 		gs_figure(" points=-");
