@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     Command = Union[str, "os.PathLike[str]", Sequence[Union[str, "os.PathLike[str]"]]]
 
+#: The sysctl that lets users register processes of their own.
+UNPRIVILEGED = "unprivileged"
+
 NO_KERNEL_HINT = "boot a patched kernel; `gs-oom doctor` says what this machine offers"
 
 
@@ -196,7 +199,7 @@ class RegistryFile:
             raise _no_kernel(path) from None
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM):
-                raise _not_allowed(f"cannot open {path}") from None
+                raise not_allowed(f"cannot open {path}", self.files) from None
             raise NotSupported(f"cannot open {path}", str(error.strerror)) from None
 
     def register(self, entry: procfile.Entry) -> None:
@@ -246,7 +249,7 @@ class RegistryFile:
             if code in (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENAMETOOLONG, errno.E2BIG):
                 return InvalidHandler(f"{what}: handler {handler}", os.strerror(code))
         if code == errno.EPERM:
-            return _not_allowed(what)
+            return not_allowed(what, self.files)
         if code == errno.EOPNOTSUPP:
             return NotSupported(
                 what,
@@ -263,8 +266,21 @@ class RegistryFile:
         return GsError(what, os.strerror(code or 0))
 
 
-def _not_allowed(what: str) -> PermissionDenied:
-    return PermissionDenied(what, "that takes CAP_SYS_ADMIN", "run it as root")
+def not_allowed(what: str, files: KernelFiles) -> PermissionDenied:
+    """The error for what the kernel allows root alone, or users for what is their own."""
+    users = files.read_sysctl(UNPRIVILEGED)
+    if users == 1:
+        return PermissionDenied(
+            what,
+            "users may register what is theirs alone, and not from under a seccomp filter",
+            "run it as root",
+        )
+    hint = "run it as root"
+    if users == 0:
+        hint += (
+            f", or let users register their own: sysctl -w vm.graceful_shutdown_{UNPRIVILEGED}=1"
+        )
+    return PermissionDenied(what, "that takes CAP_SYS_ADMIN", hint)
 
 
 def _bad_option(what: str, entry: procfile.Entry, files: KernelFiles) -> GsError:
@@ -390,14 +406,15 @@ def registrations(*, files: KernelFiles | None = None) -> list[Registration]:
 
     Source: /proc/graceful_shutdown. Raises NotSupported, PermissionDenied, MalformedLine.
     """
-    path = (files or KernelFiles()).registry
+    files = files or KernelFiles()
+    path = files.registry
     try:
         with open(path, "rb") as file:
             text = os.fsdecode(file.read())
     except FileNotFoundError:
         raise _no_kernel(path) from None
     except PermissionError:
-        raise _not_allowed(f"cannot read {path}") from None
+        raise not_allowed(f"cannot read {path}", files) from None
     return [Registration.from_entry(entry) for entry in procfile.parse_registry(text)]
 
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 
-from ..errors import GsError, NoSuchProcess, NotSupported, PermissionDenied
+from ..errors import GsError, NoSuchProcess, NotSupported
 from ..paths import KernelFiles
-from ..registry import RegistryFile, check_entry, features, keys_of
+from ..registry import (
+    UNPRIVILEGED,
+    RegistryFile,
+    check_entry,
+    features,
+    keys_of,
+    not_allowed,
+)
 from . import Armed, Backend
 
 TYPE_CHECKING = False
@@ -44,10 +51,8 @@ class KernelBackend(Backend):
                 "sysctl -w vm.graceful_shutdown_enabled=1",
             )
         # The file opens for everybody; who opened it is judged at the first write.
-        if not may_register():
-            return PermissionDenied(
-                "cannot register a handler", "that takes CAP_SYS_ADMIN", "run it as root"
-            )
+        if not may_register(self._files):
+            return not_allowed("cannot register a handler", self._files)
         return None
 
     def keys(self) -> tuple[str, ...]:
@@ -87,8 +92,13 @@ class _Registered(Armed):
         self._file.close()
 
 
-def may_register() -> bool:
-    """Whether this process has CAP_SYS_ADMIN; in which user namespace, the kernel alone can say."""
+def may_register(files: KernelFiles) -> bool:
+    """Whether this process may register itself, as far as can be told before it tries."""
+    return files.read_sysctl(UNPRIVILEGED) == 1 or _is_admin()
+
+
+def _is_admin() -> bool:
+    """Whether it has CAP_SYS_ADMIN; in which user namespace, the kernel alone can say."""
     try:
         with open(f"/proc/{os.getpid()}/status", encoding="utf-8", errors="replace") as status:
             for line in status:

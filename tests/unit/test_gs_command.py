@@ -163,13 +163,26 @@ def test_5_where_it_is_not_allowed(procfs: Path) -> None:
     start = "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, sys.argv.pop(1));"
     copy = procfs.parent / "copy"
     shutil.copytree(REPO / "gs", copy / "gs")
-    for words in (["list"], ["watch"], ["unregister", "42"], ["run", "--on-oom", "true", "true"]):
-        done = subprocess.run(
+
+    def as_user(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*as_nobody, f"{start} from gs.cli import main; sys.exit(main())", str(copy), *words],
             env=environment(procfs), capture_output=True, text=True, check=False,
         )  # fmt: skip
+
+    for words in (["list"], ["watch"], ["unregister", "42"], ["run", "--on-oom", "true", "true"]):
+        done = as_user(*words)
         assert done.returncode == (125 if words[0] == "run" else 5), done.stderr
         assert done.stderr.count("\n") == 1 and "root" in done.stderr
+    # As the kernel's file is: open to all, and judged when it is written.
+    (procfs / "graceful_shutdown").chmod(0o666)
+    denied = as_user("run", "--on-oom", "true", "true")
+    assert denied.returncode == 125 and "CAP_SYS_ADMIN" in denied.stderr
+    sysctl = procfs / "sys/vm/graceful_shutdown_unprivileged"
+    sysctl.write_text("1\n")
+    done = as_user("run", "--scope", "process", "--on-oom", "/bin/true", "sh", "-c", "echo $$")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert registry(procfs) == [f"{done.stdout.strip()} /bin/true"]
 
 
 # ---------------------------------------------------------------------------- what they print

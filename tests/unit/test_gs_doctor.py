@@ -71,7 +71,7 @@ def test_every_trouble_comes_with_what_mends_it() -> None:
 
 def test_a_patched_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = patched(tmp_path)
-    monkeypatch.setattr(kernel, "may_register", lambda: True)
+    monkeypatch.setattr(kernel, "may_register", lambda files: True)
     findings = doctor.examine(machine(tmp_path, {}, files))
     assert doctor.can_protect(findings)
     assert "the real OOM decision" in findings[0].text
@@ -93,13 +93,21 @@ def test_a_patched_kernel_that_may_not_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = patched(tmp_path)
-    monkeypatch.setattr(kernel, "may_register", lambda: False)
+    monkeypatch.setattr(kernel, "_is_admin", lambda: False)
     (finding, *_) = doctor.examine(machine(tmp_path, {}, files))
-    assert finding.level == BAD and "root" in finding.mend
+    assert finding.level == BAD and finding.mend == "run it as root"
+    sysctl = tmp_path / "kernel/sys/vm/graceful_shutdown_unprivileged"
+    sysctl.write_text("0\n")
+    (finding, *_) = doctor.examine(machine(tmp_path, {}, files))
+    assert finding.level == BAD
+    assert finding.mend.endswith("sysctl -w vm.graceful_shutdown_unprivileged=1")
+    sysctl.write_text("1\n")
+    (finding, *_) = doctor.examine(machine(tmp_path, {}, files))
+    assert finding.level == GOOD
 
 
 def test_static_usermodehelper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "may_register", lambda: True)
+    monkeypatch.setattr(kernel, "may_register", lambda files: True)
     files = patched(
         tmp_path, FEATURES.replace("static_usermodehelper=0", "static_usermodehelper=1")
     )
