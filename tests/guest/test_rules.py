@@ -324,6 +324,20 @@ def test_no_grace_for_sysrq_f(scene: Scene) -> None:
     scene.events.expect(victim.pid, "kill")
 
 
+def test_the_task_that_asks_may_be_the_one_to_kill(scene: Scene, tmp_path: Path) -> None:
+    """vm.oom_kill_allocating_task chooses in another way, and gives the same grace."""
+    setting = Path("/proc/sys/vm/oom_kill_allocating_task")
+    setting.write_text("1")
+    try:
+        victim = scene.victim()
+        register(victim.pid, program("write_file"), tmp_path / "saved", grace_ms=5000)
+        scene.kill_of(victim)
+        scene.events.expect(victim.pid, "grace", "done", "kill")
+        assert words_of(tmp_path / "saved")["victim_alive"] == "1"
+    finally:
+        setting.write_text("0")
+
+
 def test_oom_group(memcg: Scene) -> None:
     """memory.oom.group: one total deadline for all of them."""
     group = memcg.group()
