@@ -26,7 +26,6 @@ from harness import (
     Events,
     Scene,
     Victim,
-    delay_ms,
     features,
     parse_event,
     program,
@@ -134,6 +133,16 @@ def others_died(events: Events, grace: Event, kill: Event) -> bool:
     return any(int(grace["time_ns"]) < time < int(kill["time_ns"]) for time in times)
 
 
+def deadline(grace: Event) -> float:
+    """When it ends at the latest, in milliseconds of CLOCK_BOOTTIME."""
+    return int(grace["time_ns"]) / 1e6 + int(grace["grace_ms"])
+
+
+def graces_of(events: Events, kill: Event, grace: Event) -> list[Event]:
+    """The graces that this kill had to wait for: one, or those of its whole group."""
+    return events.all(event="grace", memcg=kill["memcg"]) if kill["group"] == "1" else [grace]
+
+
 def check_kill(events: Events, victim: Victim, how: Treatment) -> Event:
     """One kill, in time, and everything that led to it."""
     kill = events.wait(event="kill", pid=victim.pid, timeout=5)
@@ -144,8 +153,8 @@ def check_kill(events: Events, victim: Victim, how: Treatment) -> Event:
     # Another's end may have made room, and ten grace times later there is a new one.
     assert len(graces) <= 1 + names.count("averted"), names
     if graces and not others_died(events, graces[-1], kill):
-        late = delay_ms(graces[-1], kill) - int(graces[-1]["grace_ms"])
-        assert late <= SLACK_MS, "\n".join(
+        end = max(map(deadline, graces_of(events, kill, graces[-1])))
+        assert int(kill["time_ns"]) / 1e6 <= end + SLACK_MS, "\n".join(
             f"{int(e['time_ns']) // 1000000} {e['pid']} {e['event']} {e.get('grace_ms', '')}"
             f" {e.get('outcome', '')} {e.get('by_pid', '')} {e.get('gfp', '')}"
             for e in events.all(memcg=kill["memcg"])

@@ -48,7 +48,9 @@ enum gs_event {
 	GS_NR_EVENTS
 };
 
+struct gs_budget;
 struct gs_grace;
+struct gs_launcher;
 
 /**
  * struct graceful_shutdown_ops - what the attachment lends to the core
@@ -189,6 +191,9 @@ enum gs_fate {
  * @deadline_ns: when grace ends, CLOCK_BOOTTIME
  * @grace_ms: time between the two
  * @points: how the OOM killer weighed the victim
+ * @launcher: what becomes the handler; valid until it is told to go
+ * @seq: number of the grace record
+ * @rss_kb: the victim's resident memory then
  * @deadline: the timer for it
  * @tasks: the session: the handler and all that descends from it
  * @head: the first grace of the same kill, itself in most cases. With
@@ -219,6 +224,9 @@ struct gs_grace {
 	u64 deadline_ns;
 	unsigned int grace_ms;
 	long points;
+	struct gs_launcher *launcher;
+	u64 seq;
+	unsigned long rss_kb;
 	struct hrtimer deadline;
 	struct list_head tasks;
 	struct gs_grace *head;
@@ -248,9 +256,6 @@ struct gs_mm_facts {
 	bool in_domain;
 	bool dumpable;
 };
-
-struct gs_budget;
-struct gs_launcher;
 
 /* graceful_shutdown.c */
 extern const struct graceful_shutdown_ops *gs_ops;

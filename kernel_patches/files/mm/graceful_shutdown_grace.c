@@ -419,23 +419,22 @@ struct gs_begin {
 };
 
 /* A free slot, with a launcher where there is a handler to start. */
-static struct gs_grace *gs_grace_take(const struct gs_entry *e,
-				      struct gs_launcher **launcher)
+static struct gs_grace *gs_grace_take(const struct gs_entry *e)
 {
 	struct gs_grace *g = gs_graces;
 
 	lockdep_assert_held(&gs_lock);
-	*launcher = NULL;
 	while (g < gs_graces + GS_MAX_RUNNING && g->busy)
 		g++;
 	if (g == gs_graces + GS_MAX_RUNNING)
 		return NULL;
+	g->launcher = NULL;
 	if (!e->argc)
 		return g;
 	if (gs_nr_handlers >= READ_ONCE(gs_sysctl_max_running))
 		return NULL;
-	*launcher = gs_launcher_take(g);
-	return *launcher ? g : NULL;
+	g->launcher = gs_launcher_take(g);
+	return g->launcher ? g : NULL;
 }
 
 static void gs_grace_fill(struct gs_grace *g, struct gs_entry *e,
@@ -499,8 +498,7 @@ static struct gs_entry *gs_grace_due(struct task_struct *victim,
 
 static struct gs_grace *gs_grace_start(struct gs_begin *begin,
 				       struct task_struct *victim,
-				       const struct gs_mm_facts *facts,
-				       struct gs_launcher **launcher)
+				       const struct gs_mm_facts *facts)
 {
 	struct gs_entry *e = gs_grace_due(victim, facts);
 	unsigned int grace_ms, left;
@@ -516,7 +514,7 @@ static struct gs_grace *gs_grace_start(struct gs_begin *begin,
 	grace_ms = min_t(unsigned int, grace_ms, gs_sysctl_max_grace_ms);
 	if (left >= min(grace_ms, GS_WORTHWHILE_MS)) {
 		err = EAGAIN;
-		g = gs_grace_take(e, launcher);
+		g = gs_grace_take(e);
 	}
 	if (g) {
 		gs_grace_fill(g, e, victim, min(grace_ms, left), begin);
@@ -559,33 +557,53 @@ static u64 gs_grace_emit(const struct gs_grace *g, const struct oom_control *oc,
 static void gs_grace_begin_of(struct gs_begin *begin,
 			      struct task_struct *victim)
 {
-	struct gs_launcher *launcher;
 	struct gs_mm_facts facts;
 	struct gs_grace *g;
-	u64 seq = 0;
 
 	if (!gs_mm_look(victim, begin->oc->memcg, &facts))
 		return;
 	spin_lock_irq(&gs_lock);
-	g = gs_grace_start(begin, victim, &facts, &launcher);
-	/* Before anything else can happen to it. */
-	if (g)
-		seq = gs_grace_emit(g, begin->oc, victim, &facts);
-	if (g && g->entry->signal)
-		kill_pid(g->victim, g->entry->signal, 1);
+	g = gs_grace_start(begin, victim, &facts);
+	if (g) {
+		/* Before anything else can happen to it. */
+		g->seq = gs_grace_emit(g, begin->oc, victim, &facts);
+		g->rss_kb = facts.rss_kb;
+		if (g->entry->signal)
+			kill_pid(g->victim, g->entry->signal, 1);
+		begin->head = g->head;
+	}
 	spin_unlock_irq(&gs_lock);
-	if (!g)
-		return;
+	if (g)
+		hrtimer_start(&g->deadline, ns_to_ktime(g->deadline_ns),
+			      HRTIMER_MODE_ABS_SOFT);
+}
 
-	hrtimer_start(&g->deadline, ns_to_ktime(g->deadline_ns),
-		      HRTIMER_MODE_ABS_SOFT);
-	/* Also a victim that acts on its signal needs memory for that. */
-	if (begin->oc->constraint == CONSTRAINT_NONE &&
-	    (g->entry->signal || !gs_ops->page_by_page))
-		gs_reserve_hand_over(true);
-	if (launcher)
-		gs_launcher_go(launcher, seq, facts.rss_kb);
-	begin->head = begin->head ?: g;
+/* Also a victim that acts on its signal needs memory for that. */
+static bool gs_needs_a_slice(const struct gs_grace *g)
+{
+	return g->who.constraint == CONSTRAINT_NONE &&
+	       (g->entry->signal || !gs_ops->page_by_page);
+}
+
+/*
+ * Start the handlers, when the time of all of them has begun: each of them takes
+ * the processor at once.
+ */
+static void gs_graces_go(const struct gs_grace *head)
+{
+	struct gs_grace *g;
+
+	spin_lock_irq(&gs_lock);
+	for (g = gs_grace_next(NULL, head); g; g = gs_grace_next(g, head)) {
+		/* The caller waits for it, so it stays where it is. */
+		spin_unlock_irq(&gs_lock);
+		if (gs_needs_a_slice(g))
+			gs_reserve_hand_over(true);
+		if (g->launcher)
+			gs_launcher_go(g->launcher, g->seq, g->rss_kb);
+		spin_lock_irq(&gs_lock);
+	}
+	spin_unlock_irq(&gs_lock);
 }
 
 /* As the kernel does, it spares those that must never be killed. */
@@ -618,6 +636,8 @@ struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 		gs_ops->scan_tasks(group, gs_grace_begin_member, &begin);
 		mem_cgroup_put(group);
 	}
+	if (begin.head)
+		gs_graces_go(begin.head);
 	return begin.head;
 }
 
