@@ -181,6 +181,7 @@ def _boot(part: Part, kernel: KernelArtefact, count: int, counted: bool) -> dict
             kernel.image,
             words,
             memory_mb=part.memory_mb,
+            cpus=_processors(counted),
             timeout=BOOT + TRIAL * count * 25,
             extra={"benchmarks": REPO / "benchmarks"},
             on_output=watcher,
@@ -194,6 +195,10 @@ def _boot(part: Part, kernel: KernelArtefact, count: int, counted: bool) -> dict
         )
     found: dict[str, Any] = json.loads((result.files / "samples.json").read_text())
     return found
+
+
+def _processors(counted: bool) -> int:
+    return 1 if counted else 2
 
 
 class _OthersWork:
@@ -262,14 +267,15 @@ def _about(request: frontend.Request, order: Order, kernel: KernelArtefact) -> d
     words += [f"--only {order.only}"] if order.only else []
     words += ["--counted"] if order.counted else []
     accelerator = qemu.choose_accelerator(kernel.image)
-    clock = ", its clock counts instructions" if order.counted and accelerator == "tcg" else ""
+    clock = ", whose clock counts instructions" if order.counted else ""
+    processors = f"{_processors(order.counted)} processor{'' if order.counted else 's'}"
     return {
         "series": kernel.series,
         "release": kernel.release,
         "command": " ".join(words),
         "sources": request.sources().origin if request.source == "debian" else kernel.release,
         "configuration": request.config,
-        "machine": f"QEMU, {_ACCELERATORS[accelerator]}, 2 processors{clock}",
+        "machine": f"QEMU, {_ACCELERATORS[accelerator]}, {processors}{clock}",
         "host": f"{_processor()}, Linux {platform.release()}",
         "date": time.strftime("%Y-%m-%d"),
         "key": kernel.key,

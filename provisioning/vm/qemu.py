@@ -59,7 +59,8 @@ class Spec:
     """One machine. ``ports``: name of a virtio serial port → the file that receives its bytes.
 
     ``counted``: emulated, its clock counts instructions and not the host's time, so that a busy
-    host is not measured along; its processors then run one at a time. KVM knows no such thing.
+    host is not measured along. For one processor: with two, QEMU 7.2 does not get through the
+    kernel's boot. KVM knows no such thing.
     """
 
     kernel: Path
