@@ -70,7 +70,6 @@ def test(_: Any, only: str = "", all: bool = False, count: int = 50) -> None:
         **_SHOW,
         "trials": "of each handler, in each kind of OOM, in both ways",
         "only": "one part: handlers, registry or others",
-        "counted": "emulated, let the clock count instructions: a busy host is not measured along",
         "output": "directory for the results (default docs/benchmarks; with --only: none)",
     }
 )
@@ -83,7 +82,6 @@ def bench(
     trials: int = 30,
     only: str = "",
     output: str = "",
-    counted: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -91,7 +89,7 @@ def bench(
     from provisioning import bench, frontend
 
     request = frontend.Request(kernel, source, config, jobs)
-    order = bench.Order(trials, only, output, counted)
+    order = bench.Order(trials, only, output)
 
     def work() -> int:
         if dry_run:

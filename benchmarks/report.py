@@ -145,6 +145,9 @@ def _how() -> list[str]:
         "* **Kills of others** and kills with many entries: from before the touch of the page that",
         "  meets the OOM to the return of wait(2) for the killed process; 4 MB memory cgroup.",
         "  Boots of the two kernels alternate; the interval takes boots for what was drawn.",
+        "* **Clocks**: handlers and the kill in a machine of two processors, in real time. The",
+        "  rest waits for nothing, and runs on one processor; emulated, its clock counts",
+        "  instructions (2 ns each), so that what else the host does is not measured along.",
         "* Intervals: bootstrap, 2,000 resamples of the ratio of medians.",
         "",
     ]
@@ -163,4 +166,4 @@ def _cells(figure: Figure) -> list[str]:
 def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
