@@ -162,6 +162,7 @@ def _commit_ours(tree: Path, pristine: Path, series: str) -> None:
         heads[patch.name] = {
             "text": patch.text().partition("diff --git ")[0],
             "commit": _header(tree, "HEAD"),
+            "context": str(patches.context_of(patch.text())),
         }
     record = {"series": series, "digest": patches.digest(series), "heads": heads}
     (tree / ".git" / RECORD).write_text(json.dumps(record))
@@ -182,9 +183,6 @@ def _patch_of(
     hooks = [name for name in touched if _is_pristine(tree, name)]
     if not hooks:
         return None
-    words = ["diff", "--no-renames", "--no-color", "--no-ext-diff", "-U3", f"{commit}^", commit]
-    diff = _git(tree, *words, "--", *hooks)
-    diff = re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+.*\n", "", diff, flags=re.MULTILINE)
     header = _header(tree, commit)
     name = next((line for line in header.splitlines() if line.startswith(TRAILER)), "")
     name = name.removeprefix(TRAILER) or _new_name(header.partition("\n\n")[2], number)
@@ -195,7 +193,14 @@ def _patch_of(
         )
     known = heads.get(name)
     head = known["text"] if known and known["commit"] == header else _mail_head(header)
-    return name, head + diff + _END
+    return name, head + _diff(tree, commit, hooks, known["context"] if known else "3") + _END
+
+
+def _diff(tree: Path, commit: str, names: Sequence[str], context: str) -> str:
+    """As patches.refresh writes it: with the context that the patch had."""
+    words = ["diff", "--no-renames", "--no-color", "--no-ext-diff", f"-U{context}"]
+    diff = _git(tree, *words, f"{commit}^", commit, "--", *names)
+    return re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+.*\n", "", diff, flags=re.MULTILINE)
 
 
 def _header(tree: Path, commit: str) -> str:

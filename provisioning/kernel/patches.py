@@ -243,10 +243,10 @@ def _rewritten(pristine: Path, series: str) -> Iterator[tuple[Patch, str]]:
             head = text.partition("diff --git ")[0]
             _, rule, signature = text.rpartition("\n-- \n")  # as git format-patch ends a mail
             end = f"-- \n{signature}" if rule else ""
-            yield patch, head + _diff(before, box, _context(text)) + end
+            yield patch, head + _diff(before, box, context_of(text)) + end
 
 
-def _context(text: str) -> int:
+def context_of(text: str) -> int:
     """Lines of context in a patch: where releases differ close by, one may keep to fewer than 3."""
     leading = [
         next(i for i, line in enumerate(hunk) if line[:1] in "+-")

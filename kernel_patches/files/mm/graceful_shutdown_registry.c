@@ -550,7 +550,7 @@ static bool gs_shares_init_view(void)
 	return same;
 }
 
-static bool gs_is_privileged(struct file *file)
+static bool gs_is_privileged(const struct file *file)
 {
 	return file_ns_capable(file, &init_user_ns, CAP_SYS_ADMIN);
 }
