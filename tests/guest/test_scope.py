@@ -23,13 +23,16 @@ from harness import (
 
 TERM = int(signal.SIGTERM)
 
+#: Blocks so large that no victim meets its OOM in mmap(2), where no signal reaches it.
+LARGE = ("--block", "64M")
+
 # ---------------------------------------------------------------------------- signal=
 
 
 def test_a_signal_alone_reaches_the_thread_that_faults(scene: Scene, tmp_path: Path) -> None:
     """The victim has one thread, which stands in the very fault: it saves its state and exits."""
     saved = tmp_path / "saved"
-    victim = scene.victim("--save-on-term", str(saved))
+    victim = scene.victim(*LARGE, "--save-on-term", str(saved))
     register(victim.pid, signal=TERM, grace_ms=8000)
     victim.go()
     assert victim.wait() == 0
@@ -44,7 +47,7 @@ def test_a_signal_alone_reaches_the_thread_that_faults(scene: Scene, tmp_path: P
 def test_a_signal_beside_a_handler(scene: Scene, tmp_path: Path) -> None:
     """Both: the handler runs, and the victim saves its state meanwhile."""
     saved, about = tmp_path / "saved", tmp_path / "about"
-    victim = scene.victim("--save-on-term", str(saved))
+    victim = scene.victim(*LARGE, "--save-on-term", str(saved))
     register(victim.pid, program("write_file"), about, signal=TERM, grace_ms=8000)
     victim.go()
     assert victim.wait() == 0
@@ -88,7 +91,7 @@ def test_real_time_signals(memcg: Scene) -> None:
 def test_many_signals_take_no_handlers_place(memcg: Scene) -> None:
     """max_running is about handlers."""
     for number in range(20):
-        victim = memcg.victim("--save-on-term", f"/tmp/gs-signals-{number}")
+        victim = memcg.victim(*LARGE, "--save-on-term", f"/tmp/gs-signals-{number}")
         register(victim.pid, signal=TERM, grace_ms=8000)
         victim.go()
         assert victim.wait() == 0
@@ -171,7 +174,7 @@ def test_a_signal_goes_to_the_victim(memcg: Scene, family: int, tmp_path: Path) 
     """Not to the process that is registered."""
     saved = tmp_path / "saved"
     register(family, signal=TERM, scope="tree", grace_ms=8000)
-    victim = memcg.victim("--save-on-term", str(saved))
+    victim = memcg.victim(*LARGE, "--save-on-term", str(saved))
     victim.go()
     assert victim.wait() == 0
     assert words_of(saved)["signal"] == "15"

@@ -117,7 +117,9 @@ def test_a_users_own_process(memcg: Scene, place: Path) -> None:
 def test_a_users_signal(memcg: Scene, place: Path) -> None:
     saved = place / "saved"
     victim = memcg.victim(
-        str(USER), program("oom_condition_creator"), "--save-on-term", str(saved), name="run_as"
+        *(str(USER), program("oom_condition_creator")),
+        *("--block", "64M", "--save-on-term", str(saved)),
+        name="run_as",
     )
     assert as_user(f"{victim.pid} signal=15 grace_ms=8000") == 0
     victim.go()

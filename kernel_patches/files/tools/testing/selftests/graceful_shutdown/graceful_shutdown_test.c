@@ -35,6 +35,7 @@
 
 #define LIMIT		(16UL << 20)
 #define BLOCK		(1UL << 20)
+#define ENDLESS		(1UL << 30)
 #define RECORD_MAX	(64UL << 10)
 #define PATIENCE_MS	60000
 
@@ -109,7 +110,7 @@ static void save_and_leave(int number)
 static void victim(int go)
 {
 	const struct sigaction save = { .sa_handler = save_and_leave };
-	char key;
+	char key, *block;
 
 	sigaction(SIGTERM, &save, NULL);
 	spare = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE,
@@ -121,14 +122,15 @@ static void victim(int go)
 	    write_to("/proc/self/oom_score_adj", "500") ||
 	    mlockall(MCL_CURRENT) || read(go, &key, 1) != 1)
 		_exit(2);
-	for (;;) {
-		char *block = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (block == MAP_FAILED)
-			_exit(3);
-		memset(block, 1, BLOCK);
-	}
+	/*
+	 * In one mapping: who meets the OOM in a system call waits there, where
+	 * no signal reaches it.
+	 */
+	block = mmap(NULL, ENDLESS, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (block != MAP_FAILED)
+		memset(block, 1, ENDLESS);
+	_exit(3);
 }
 
 static pid_t start_victim(int *go)
