@@ -67,8 +67,30 @@ static DECLARE_WAIT_QUEUE_HEAD(gs_parked_wait);
 
 /* ---- the handler's file ------------------------------------------------ */
 
+/* The file that was last seen to be a program; guarded by gs_lock. */
+static struct gs_file_id gs_last_program;
+
+static bool gs_same_file(const struct gs_file_id *a, const struct gs_file_id *b)
+{
+	return a->dev == b->dev && a->ino == b->ino &&
+	       a->generation == b->generation && a->size == b->size &&
+	       timespec64_equal(&a->ctime, &b->ctime);
+}
+
+/* Many processes have the same handler, and opening it takes a while. */
+static bool gs_is_last_program(const struct gs_file_id *id)
+{
+	bool same;
+
+	spin_lock_irq(&gs_lock);
+	same = gs_same_file(id, &gs_last_program);
+	spin_unlock_irq(&gs_lock);
+	return same;
+}
+
 /* An interpreter's script or an ELF file; nothing else can be exec'd for sure. */
-static int gs_check_magic(const struct path *path, const struct cred *cred)
+static int gs_check_magic(const struct path *path, const struct cred *cred,
+			  const struct gs_file_id *id)
 {
 	struct file *file;
 	char magic[4] = "";
@@ -82,8 +104,12 @@ static int gs_check_magic(const struct path *path, const struct cred *cred)
 	fput(file);
 	if (n < 0)
 		return n;
-	return !memcmp(magic, "\177ELF", 4) || !memcmp(magic, "#!", 2) ?
-	       0 : -ENOEXEC;
+	if (memcmp(magic, "\177ELF", 4) && memcmp(magic, "#!", 2))
+		return -ENOEXEC;
+	spin_lock_irq(&gs_lock);
+	gs_last_program = *id;
+	spin_unlock_irq(&gs_lock);
+	return 0;
 }
 
 static int gs_check_path(const struct path *path, struct gs_file_id *id)
@@ -119,19 +145,12 @@ int gs_check_handler(const char *name, const struct cred *cred,
 	err = kern_path(name, LOOKUP_FOLLOW, &path);
 	if (!err) {
 		err = gs_check_path(&path, id);
-		if (!err)
-			err = gs_check_magic(&path, cred);
+		if (!err && !gs_is_last_program(id))
+			err = gs_check_magic(&path, cred, id);
 		path_put(&path);
 	}
 	revert_creds(old);
 	return err;
-}
-
-static bool gs_same_file(const struct gs_file_id *a, const struct gs_file_id *b)
-{
-	return a->dev == b->dev && a->ino == b->ino &&
-	       a->generation == b->generation && a->size == b->size &&
-	       timespec64_equal(&a->ctime, &b->ctime);
 }
 
 /* ---- launchers --------------------------------------------------------- */
