@@ -153,6 +153,15 @@ static struct page *gs_reserve_page(void)
 	return page;
 }
 
+/* What the allocator does with a page, and has done with the first of a block only. */
+static void gs_prepare(struct page *page, gfp_t gfp_mask)
+{
+	set_page_private(page, 0);
+	clear_page_pfmemalloc(page);
+	if (want_init_on_alloc(gfp_mask))
+		clear_highpage(page);
+}
+
 /*
  * Only for allocations that may wait: gs_lock must not be taken anywhere, and the
  * others have the allocator's own reserve.
@@ -173,8 +182,8 @@ struct page *__graceful_shutdown_page(gfp_t gfp_mask)
 	if (g && !g->over && g->who.constraint == CONSTRAINT_NONE)
 		page = gs_reserve_page();
 	spin_unlock_irqrestore(&gs_lock, flags);
-	if (page && want_init_on_alloc(gfp_mask))
-		clear_highpage(page);
+	if (page)
+		gs_prepare(page, gfp_mask);
 	return page;
 }
 
