@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -105,6 +106,31 @@ def test_it_is_armed_again_later(memcg: Scene) -> None:
         assert names[-1] == "kill"
     finally:
         path.unlink()
+
+
+# ---------------------------------------------------------------------------- the kill that is due
+
+
+def test_a_kill_that_nobody_waits_for_goes_before_anothers_grace(memcg: Scene) -> None:
+    """The one that asked is stopped meanwhile; the next one to ask is somebody else."""
+    group = memcg.group()
+    memcg.hold("16M", group=group)  # so that much memory does not decide who is chosen
+    first = memcg.victim("--block", "64M", group=group)
+    second = memcg.victim("--block", "64M", group=group, adj=-1000)  # not to be chosen at once
+    register(first.pid, program("never_ends"), signal=int(signal.SIGSTOP), grace_ms=1000)
+    first.go()
+    memcg.events.wait(event="timeout", pid=first.pid)
+    set_adj(second.pid, 1000)
+    register(second.pid, program("never_ends"), grace_ms=8000)
+    second.go()
+    end = memcg.events.wait(event="kill", timeout=4)
+    assert (end["pid"], end["outcome"]) == (str(first.pid), "timeout")
+    memcg.events.expect(first.pid, "grace", "timeout", "kill")
+
+
+def set_adj(pid: int, value: int) -> None:
+    """oom_score_adj of a process."""
+    Path(f"/proc/{pid}/oom_score_adj").write_text(str(value))
 
 
 # ---------------------------------------------------------------------------- the victim's own end
@@ -338,6 +364,7 @@ def test_the_task_that_asks_may_be_the_one_to_kill(scene: Scene, tmp_path: Path)
         setting.write_text("0")
 
 
+@pytest.mark.usefixtures("v2")
 def test_oom_group(memcg: Scene) -> None:
     """memory.oom.group: one total deadline for all of them."""
     group = memcg.group()
@@ -356,6 +383,7 @@ def test_oom_group(memcg: Scene) -> None:
     assert max(delay_ms(first, event) for event in kills) <= 1500 + SLACK_MS
 
 
+@pytest.mark.usefixtures("v2")
 @pytest.mark.parametrize("limit", [8 * MB, 0])
 def test_a_writer_of_memory_max_is_an_asker(memcg: Scene, tmp_path: Path, limit: int) -> None:
     """Also where so little is allowed that nothing could ever be enough."""
@@ -374,6 +402,7 @@ def test_a_writer_of_memory_max_is_an_asker(memcg: Scene, tmp_path: Path, limit:
     assert words_of(saved)["victim_alive"] == "1"
 
 
+@pytest.mark.usefixtures("v2")
 def test_a_signal_ends_the_wait_of_a_writer_of_memory_max(memcg: Scene) -> None:
     group = memcg.group()
     victim = memcg.victim("--total", "20M", "--hold", group=group)

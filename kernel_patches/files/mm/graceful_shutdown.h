@@ -301,6 +301,7 @@ bool gs_graces_run(void);
 bool gs_global_grace_runs(void);
 struct gs_grace *gs_grace_join(const struct oom_control *oc,
 			       struct task_struct *victim, bool *late);
+bool gs_grace_awaits(struct task_struct *victim, struct mem_cgroup *domain);
 struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 				struct task_struct *victim);
 void gs_grace_leave(struct gs_grace *head);
@@ -329,7 +330,9 @@ void gs_fault_forget(void);
 
 /* graceful_shutdown_spent.c */
 void gs_spent_set(struct pid *victim, const char *outcome, u64 until_ns);
+void gs_spent_spare(struct pid *victim, const char *outcome, u64 until_ns);
 const char *gs_spent_outcome(struct pid *victim);
+struct task_struct *gs_spent_due(unsigned int *index);
 void gs_spent_exited(struct pid *victim);
 void gs_spent_drop(void);
 

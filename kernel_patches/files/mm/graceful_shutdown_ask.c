@@ -181,6 +181,16 @@ static bool gs_spare(struct gs_grace *head, const struct oom_control *oc)
 	return true;
 }
 
+/* Kill @victim, whose reference is taken over. */
+static enum gs_answer gs_kill(struct oom_control *oc,
+			      struct task_struct *victim, long points)
+{
+	put_task_struct(oc->chosen);
+	oc->chosen = victim;
+	oc->chosen_points = points;
+	return GS_DO_KILL;
+}
+
 /*
  * The first asker that is back decides for the others. It kills the victim whose
  * grace it was, also where it would choose another one by now: that one's handler
@@ -205,18 +215,35 @@ static enum gs_answer gs_decide(struct gs_grace *head, struct oom_control *oc)
 		put_task_struct(victim);
 		return GS_DO_RETRY;
 	}
-	put_task_struct(oc->chosen);
-	oc->chosen = victim;
-	oc->chosen_points = head->points;
-	return GS_DO_KILL;
+	return gs_kill(oc, victim, head->points);
+}
+
+/*
+ * A victim in the domain whose kill is due, while nobody was there to decide: who
+ * asked acts on a signal, or is still on its way through reclaim. It goes before
+ * one whose grace would have to run first. With a reference, or NULL.
+ */
+static struct task_struct *gs_overdue(const struct oom_control *oc)
+{
+	struct task_struct *victim;
+	unsigned int index = 0;
+
+	if (!gs_grace_awaits(oc->chosen, oc->memcg))
+		return NULL;
+	while ((victim = gs_spent_due(&index))) {
+		if (gs_still_killable(oc->memcg, victim))
+			break;
+		put_task_struct(victim);
+	}
+	return victim;
 }
 
 /* ---- the hook ---------------------------------------------------------- */
 
 static enum gs_answer gs_answer(struct oom_control *oc)
 {
-	struct task_struct *victim = oc->chosen;
 	enum gs_answer answer = GS_DO_RETRY;
+	struct task_struct *victim;
 	struct gs_grace *head;
 	bool late;
 
@@ -232,13 +259,17 @@ static enum gs_answer gs_answer(struct oom_control *oc)
 	if (current->journal_info)
 		return GS_DO_KILL;
 
-	head = gs_grace_join(oc, victim, &late);
+	head = gs_grace_join(oc, oc->chosen, &late);
 	if (!head && late) {
 		gs_pause();
 		return GS_DO_RETRY;
 	}
-	if (!head)
-		head = gs_grace_begin(oc, victim);
+	if (!head) {
+		victim = gs_overdue(oc);
+		if (victim)
+			return gs_kill(oc, victim, 0);
+		head = gs_grace_begin(oc, oc->chosen);
+	}
 	if (!head)
 		return GS_DO_KILL;
 	/* Then it waits elsewhere, and leaves the grace there. */

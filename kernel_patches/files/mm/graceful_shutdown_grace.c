@@ -204,7 +204,7 @@ void gs_grace_spare(struct gs_grace *head, unsigned long free_kb)
 	for (g = gs_grace_next(NULL, head); g; g = gs_grace_next(g, head)) {
 		if (g->gone)
 			continue;
-		gs_spent_set(g->victim, g->outcome, gs_rearm_ns(g));
+		gs_spent_spare(g->victim, g->outcome, gs_rearm_ns(g));
 		gs_event_emit(GS_AVERTED, &g->who, NULL,
 			      " elapsed_us=%u free_kb=%lu", gs_elapsed_us(g),
 			      free_kb);
@@ -494,6 +494,20 @@ static struct gs_entry *gs_grace_due(struct task_struct *victim,
 		if (g->victim == task_tgid(victim) && !g->over)
 			return NULL;
 	return e;
+}
+
+/* Whether @victim is to have a grace before it is killed for @domain. */
+bool gs_grace_awaits(struct task_struct *victim, struct mem_cgroup *domain)
+{
+	struct gs_mm_facts facts;
+	bool awaits;
+
+	if (!gs_mm_look(victim, domain, &facts))
+		return false;
+	spin_lock_irq(&gs_lock);
+	awaits = gs_grace_due(victim, &facts);
+	spin_unlock_irq(&gs_lock);
+	return awaits;
 }
 
 static struct gs_grace *gs_grace_start(struct gs_begin *begin,

@@ -7,11 +7,15 @@
 
 #include <linux/kernel.h>
 #include <linux/ktime.h>
+#include <linux/pid.h>
 #include <linux/timekeeping.h>
 
 #include "graceful_shutdown.h"
 
 #define GS_SPENT_VICTIMS	256
+
+/* Later than that, those who needed the memory have found it. */
+#define GS_DUE_NS		(2ULL * NSEC_PER_SEC)
 
 /**
  * struct gs_spent - a victim that had its grace
@@ -19,11 +23,13 @@
  * @until_ns: CLOCK_BOOTTIME; until then it has no other. U64_MAX from the end of
  *	one until it is known that nothing was killed
  * @outcome: how its handler ended, as the kill record has it
+ * @due_ns: CLOCK_BOOTTIME; until then its kill is due, where nobody decided
  */
 struct gs_spent {
 	struct pid *victim;
 	u64 until_ns;
 	const char *outcome;
+	u64 due_ns;
 };
 
 /* Guarded by gs_lock. */
@@ -83,6 +89,19 @@ void gs_spent_set(struct pid *victim, const char *outcome, u64 until_ns)
 	}
 	s->outcome = outcome;
 	s->until_ns = until_ns;
+	s->due_ns = ktime_get_boottime_ns() + GS_DUE_NS;
+}
+
+/**
+ * gs_spent_spare - @victim had its grace, and was not killed afterwards
+ * @victim: its thread group
+ * @outcome: how the handler ended
+ * @until_ns: CLOCK_BOOTTIME; until then there is no other
+ */
+void gs_spent_spare(struct pid *victim, const char *outcome, u64 until_ns)
+{
+	gs_spent_set(victim, outcome, until_ns);
+	gs_spent_find(victim)->due_ns = 0;
 }
 
 /* How the grace of @victim ended, if that counts still; or NULL. */
@@ -91,6 +110,28 @@ const char *gs_spent_outcome(struct pid *victim)
 	struct gs_spent *s = gs_spent_find(victim);
 
 	return s && ktime_get_boottime_ns() < s->until_ns ? s->outcome : NULL;
+}
+
+/**
+ * gs_spent_due - whose grace is over without a decision
+ * @index: where to begin; set to where to go on
+ *
+ * Return: with a reference, or NULL.
+ */
+struct task_struct *gs_spent_due(unsigned int *index)
+{
+	struct task_struct *victim = NULL;
+	u64 now = ktime_get_boottime_ns();
+	struct gs_spent *s;
+
+	spin_lock_irq(&gs_lock);
+	while (!victim && gs_nr_spent && *index < GS_SPENT_VICTIMS) {
+		s = &gs_spent[(*index)++];
+		if (s->victim && now < s->due_ns)
+			victim = get_pid_task(s->victim, PIDTYPE_TGID);
+	}
+	spin_unlock_irq(&gs_lock);
+	return victim;
 }
 
 void gs_spent_exited(struct pid *victim)
