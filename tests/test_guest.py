@@ -1,7 +1,8 @@
 """Runs tests/guest inside virtual machines with the patched kernels and reports what they said.
 
 One machine for each kernel and each file of guest tests, so that a kernel that dies takes only
-one file's results with it. GS_COUNT is the number of OOMs in the storm; kernels: see kernels.py.
+one file's results with it. GS_COUNT is the number of OOMs in the storm, GS_SEED makes one the same
+again, GS_CGROUP=v1 runs all that can with version 1 of memory cgroups; kernels: see kernels.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ FILES = sorted(path.name for path in (Path(__file__).parent / "guest").glob("tes
 
 #: Megabytes of memory where it is not the 512 of the others; a flavour's own come on top.
 MEMORY = {"test_many.py": 2048}
+
+#: What the tests in the machine are told of the environment.
+PASSED = {"GS_COUNT", "GS_SEED", "GS_CGROUP"}
 
 #: Seconds for one file in one machine, emulated on a busy host; a flavour's factor comes on top.
 DEADLINE = 1500.0
@@ -54,8 +58,9 @@ def cases(xml: str) -> Iterator[Case]:
 def test_in_the_guest(series: str, flavour: str, file: str) -> None:
     """All tests of one file pass in a machine with this kernel, and the machine ends well."""
     kernel = kernel_or_skip(series, flavour)
-    count = os.environ.get("GS_COUNT", "50")
-    command = f"GS_COUNT={count} exec python3 -m pytest -p no:cacheprovider -v --tb=short"
+    settings = {"GS_COUNT": "50"} | {name: os.environ[name] for name in PASSED & os.environ.keys()}
+    words = " ".join(f"{name}={value}" for name, value in settings.items())
+    command = f"{words} exec python3 -m pytest -p no:cacheprovider -v --tb=short"
     command += f" --junit-xml=/out/junit.xml tests/guest/{file}"
     try:
         result = guest_run(

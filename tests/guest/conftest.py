@@ -16,6 +16,7 @@ IN_GUEST = os.environ.get("GS_GUEST") == "1"
 collect_ignore_glob = [] if IN_GUEST else ["test_*.py"]
 
 if IN_GUEST:
+    import cgroups
     import detectors
     import harness
     import splats
@@ -24,7 +25,9 @@ if IN_GUEST:
     @pytest.fixture(scope="session", autouse=True)
     def memory_controller() -> None:
         """Groups below the root may have limits."""
-        (harness.CGROUPS / "cgroup.subtree_control").write_text("+memory")
+        cgroups.enable()
+        if os.environ.get("GS_CGROUP") == "v1":
+            cgroups.move_to_v1()
         Path("/proc/sys/vm/oom_dump_tasks").write_text("0")  # hundreds of lines on a serial line
         # Or the harness is an asker itself in a global OOM, and waits for the grace like the rest.
         ctypes.CDLL(None).mlockall(1 | 2)  # MCL_CURRENT | MCL_FUTURE
@@ -83,6 +86,12 @@ if IN_GUEST:
         stream = Events()
         yield stream
         stream.close()
+
+    @pytest.fixture
+    def v2() -> None:
+        """For tests of what only version 2 of memory cgroups has."""
+        if cgroups.in_use() is not cgroups.V2:
+            pytest.skip("only version 2 of memory cgroups has that")
 
     @pytest.fixture
     def kernel_log() -> Iterator[KernelLog]:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
+import cgroups
+
 BIN = Path("/gs/bin")
 REGISTRY = Path("/proc/graceful_shutdown")
 EVENTS = Path("/proc/graceful_shutdown_events")
 FEATURES = Path("/proc/graceful_shutdown_features")
 SYSCTL = Path("/proc/sys/vm")
-CGROUPS = Path("/sys/fs/cgroup")
 
 MB = 1 << 20
 
@@ -173,7 +174,7 @@ def delay_ms(first: Event, last: Event) -> float:
 
 
 class Group:
-    """A memory cgroup (v2) of its own, removed with all that is in it."""
+    """A memory cgroup of its own, of the version in use, removed with all that is in it."""
 
     _number = 0
 
@@ -181,21 +182,22 @@ class Group:
         self, limit: int | None = LIMIT, swap: int = 0, parent: Group | None = None
     ) -> None:
         Group._number += 1
-        above = parent.path if parent else CGROUPS
-        if parent:
+        self.version = cgroups.in_use()
+        above = parent.path if parent else self.version.root
+        if parent and self.version is cgroups.V2:
             (above / "cgroup.subtree_control").write_text("+memory")
         self.path: Path = above / f"gs-test-{Group._number}"
         self.path.mkdir()
         if limit is not None:
-            (self.path / "memory.max").write_text(str(limit))
-        swap_max = self.path / "memory.swap.max"
-        if swap_max.exists():  # not without swap accounting
-            swap_max.write_text(str(swap))
+            (self.path / self.version.limit).write_text(str(limit))
+            swap_limit = self.path / self.version.swap
+            if swap_limit.exists():  # not without swap accounting
+                swap_limit.write_text(str(self.version.swap_limit(limit, swap)))
 
     @property
     def name(self) -> str:
         """As `memcg=` shows it."""
-        return "/" + str(self.path.relative_to(CGROUPS))
+        return "/" + str(self.path.relative_to(self.version.root))
 
     def add(self, pid: int) -> None:
         """Move a process in; 0 is the caller."""
@@ -207,11 +209,11 @@ class Group:
 
     def usage(self) -> int:
         """Bytes charged now."""
-        return int((self.path / "memory.current").read_text())
+        return int((self.path / self.version.usage).read_text())
 
     def oom_kills(self) -> int:
         """The stock counter."""
-        lines = (self.path / "memory.events").read_text().splitlines()
+        lines = (self.path / self.version.kills).read_text().splitlines()
         return int(dict(line.split() for line in lines)["oom_kill"])
 
     def remove(self) -> None:

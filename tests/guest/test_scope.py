@@ -183,6 +183,7 @@ def test_a_signal_goes_to_the_victim(memcg: Scene, family: int, tmp_path: Path) 
 # ---------------------------------------------------------------------------- memory.oom.group
 
 
+@pytest.mark.usefixtures("v2")
 def test_a_group_has_every_members_handler(memcg: Scene, tmp_path: Path) -> None:
     """Side by side, within one deadline; who is not registered dies with them."""
     group = memcg.group()
@@ -204,6 +205,7 @@ def test_a_group_has_every_members_handler(memcg: Scene, tmp_path: Path) -> None
         assert 1500 - 1 <= delay_ms(first, event) <= 1500 + SLACK_MS
 
 
+@pytest.mark.usefixtures("v2")
 def test_a_group_whose_chosen_one_is_not_registered(memcg: Scene, tmp_path: Path) -> None:
     group = memcg.group()
     (group.path / "memory.oom.group").write_text("1")
@@ -217,6 +219,7 @@ def test_a_group_whose_chosen_one_is_not_registered(memcg: Scene, tmp_path: Path
     assert words_of(tmp_path / "saved")["victim_alive"] == "1"
 
 
+@pytest.mark.usefixtures("v2")
 def test_a_member_that_leaves_is_not_waited_for(memcg: Scene, tmp_path: Path) -> None:
     """One exits in its grace while its handler hangs: the others' kill does not wait for that."""
     group = memcg.group()
