@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import Event, KernelLog, Scene, Victim, entry_of, program, register, words_of
+from harness import (
+    SLOWER,
+    Event,
+    KernelLog,
+    Scene,
+    Victim,
+    entry_of,
+    program,
+    register,
+    sysctl,
+    words_of,
+)
 
 
 def assert_done_before_kill(scene: Scene, victim: Victim, kill: Event) -> Event:
@@ -234,6 +245,7 @@ def test_the_seeds_own_shell_line(scene: Scene, tmp_path: Path) -> None:
     line = f'echo "{victim.pid} {script}" >> /proc/graceful_shutdown'
     subprocess.run(["sh", "-c", line], check=True)
     assert entry_of(victim.pid) == f"{victim.pid} {script}"
-    victim.go()
-    assert victim.wait() == -signal.SIGKILL
+    with sysctl("grace_ms", int(2000 * SLOWER)):  # what holds for a line without options
+        victim.go()
+        assert victim.wait() == -signal.SIGKILL
     assert words_of(saved)["victim_alive"] == "1"
