@@ -60,6 +60,15 @@ if IN_GUEST:
         yield
         holder.close()
 
+    @pytest.fixture(scope="session", autouse=True)
+    def usual_grace() -> Iterator[None]:
+        """The kernel's own default, or on a slower kernel as much as that is worth."""
+        if harness.SLOWER == 1:
+            yield
+            return
+        with harness.sysctl("grace_ms", harness.GRACE_MS):
+            yield
+
     @pytest.fixture(autouse=True)
     def after_each(ballast: None, whole_log: KernelLog) -> Iterator[None]:
         """No splat in the kernel log, no process left behind, no entry left in the registry."""

@@ -43,6 +43,9 @@ def _slower() -> float:
 #: whose own figure (kernels.toml) comes with the kernel's command line.
 SLOWER = _slower()
 
+#: Milliseconds of a grace where a registration names none, see conftest.
+GRACE_MS = int(2000 * SLOWER)
+
 #: Seconds from the start of a victim to its end that no test needs, emulated, on a busy machine.
 #: All timeouts here are multiplied by SLOWER.
 PATIENCE = 120.0

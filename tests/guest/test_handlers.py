@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import (
-    SLOWER,
+    GRACE_MS,
     Event,
     KernelLog,
     Scene,
@@ -19,7 +19,6 @@ from harness import (
     entry_of,
     program,
     register,
-    sysctl,
     words_of,
 )
 
@@ -44,7 +43,7 @@ def test_do_nothing(scene: Scene, kernel_log: KernelLog) -> None:
     grace = assert_done_before_kill(scene, victim, kill)
     assert grace["handler"] == program("do_nothing")
     assert grace["comm"] == "oom_condition_c"
-    assert grace["grace_ms"] == "2000"
+    assert grace["grace_ms"] == str(GRACE_MS)
     assert len(kernel_log.matching(f"Killed process {victim.pid} ")) == 1
 
 
@@ -245,7 +244,6 @@ def test_the_seeds_own_shell_line(scene: Scene, tmp_path: Path) -> None:
     line = f'echo "{victim.pid} {script}" >> /proc/graceful_shutdown'
     subprocess.run(["sh", "-c", line], check=True)
     assert entry_of(victim.pid) == f"{victim.pid} {script}"
-    with sysctl("grace_ms", int(2000 * SLOWER)):  # what holds for a line without options
-        victim.go()
-        assert victim.wait() == -signal.SIGKILL
+    victim.go()
+    assert victim.wait() == -signal.SIGKILL
     assert words_of(saved)["victim_alive"] == "1"

@@ -14,6 +14,7 @@ import pytest
 from harness import (
     EVENTS,
     FEATURES,
+    GRACE_MS,
     REGISTRY,
     Scene,
     Victim,
@@ -450,7 +451,7 @@ def test_an_unknown_key_is_refused(sleeper: Victim) -> None:
     ("name", "value"),
     [
         ("enabled", 1),
-        ("grace_ms", 2000),
+        ("grace_ms", GRACE_MS),
         ("max_grace_ms", 30000),
         ("max_entries", 65536),
         ("max_running", 16),

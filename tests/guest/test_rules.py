@@ -14,6 +14,7 @@ import pytest
 from harness import (
     MB,
     SLACK_MS,
+    SLOWER,
     Event,
     Group,
     Scene,
@@ -34,9 +35,9 @@ from harness import (
 def test_a_handler_that_frees_the_memory(scene: Scene) -> None:
     """`averted`: nothing is killed, and the victim goes on."""
     group = scene.group(64 * MB) if scene.kind == "memcg" else None
-    helper_size, total = ("40M", "40M") if group else ("80M", "90M")
-    helper = scene.hold(helper_size, group=group, adj=0)
-    victim = scene.victim("--total", total, "--hold", group=group, adj=1000)
+    room = 64 if group else available_mb()
+    helper = scene.hold(f"{room * 5 // 8}M", group=group, adj=0)
+    victim = scene.victim("--total", f"{room * 5 // 8}M", "--hold", group=group, adj=1000)
     register(victim.pid, program("free_memory"), str(helper.pid), grace_ms=5000)
     victim.go()
     scene.events.wait(event="done", pid=victim.pid)
@@ -52,6 +53,12 @@ def test_a_handler_that_frees_the_memory(scene: Scene) -> None:
     assert not scene.events.all(event="kill")
     if group:
         assert group.oom_kills() == 0
+
+
+def available_mb() -> int:
+    """What the whole machine can give now."""
+    words = Path("/proc/meminfo").read_text().split()
+    return int(words[words.index("MemAvailable:") + 1]) // 1024
 
 
 def tmpfs_file(scene: Scene, group: Group | None, size: int) -> Path:
@@ -257,7 +264,7 @@ def test_waiting_for_others_graces_has_a_bound_too(memcg: Scene) -> None:
     parent = memcg.group(64 * MB)
     below = memcg.victim("--block", "1M", group=memcg.group(8 * MB, parent=parent))
     asker = memcg.victim(group=memcg.group(None, parent=parent), adj=1000)
-    register(below.pid, program("never_ends"), grace_ms=6000)
+    register(below.pid, program("never_ends"), grace_ms=int(6000 * SLOWER))
     below.go()
     grace = memcg.events.wait(event="grace", pid=below.pid)
     with sysctl("max_grace_ms", 1500):
