@@ -64,7 +64,7 @@ def test_in_the_guest(series: str, flavour: str, file: str) -> None:
     values = {name: os.environ.get(name, usual) for name, usual in PASSED_ON.items()}
     command = ["env", *(f"{name}={value}" for name, value in values.items() if value)]
     command += ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short"]
-    command += ["--junit-xml=/out/junit.xml", f"tests/guest/{file}"]
+    command += ["--junit-xml=/out/junit.xml", "-o", "junit_family=xunit1", f"tests/guest/{file}"]
     try:
         result = guest_run(
             kernel,
