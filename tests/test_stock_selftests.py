@@ -132,7 +132,7 @@ def build(tree: Path, place: Path) -> dict[str, Path]:
 def run(series: str, way: Way, programs: dict[str, Path], runs: int) -> Results:
     """All programs so many times in one machine, as victims like any other: the guest's init cannot
     be killed, and who comes from it neither."""
-    setup = f"echo 0 >/proc/self/oom_score_adj; {way.setup}"
+    setup = f"swapon /dev/vdc; echo 0 >/proc/self/oom_score_adj; {way.setup}"
     # By lines: what is still in its buffer when a program forks would be told twice.
     each = "; ".join(
         f'echo "program {name}"; stdbuf -oL ./{name}; echo "status $?"' for name in programs
