@@ -13,8 +13,9 @@ from provisioning.progress import note
 #: What each kind of test needs is in its marker's text in pyproject.toml.
 KINDS = ("unit", "patches", "guest", "vm", "host")
 
-#: Inputs of the fuzzer (tests/fuzz) where everything is tested.
-FUZZ_INPUTS = 1_000_000
+#: What is done more often where everything is tested: inputs of the fuzzer (tests/fuzz), writes at
+#: random to the registry, runs of the kernel's own selftests.
+THOROUGH = {"GS_FUZZ": "1000000", "GS_WRITES": "100000", "GS_SELFTEST_RUNS": "3"}
 
 
 def run(only: str, everything: bool, count: int) -> int:
@@ -30,7 +31,8 @@ def run(only: str, everything: bool, count: int) -> int:
     os.environ["GS_COUNT"] = str(count)
     if everything:
         os.environ["GS_SERIES"] = os.environ["GS_CONFIG"] = "all"
-        os.environ.setdefault("GS_FUZZ", str(FUZZ_INPUTS))
+        for name, value in THOROUGH.items():
+            os.environ.setdefault(name, value)
     words = ["-m", only] if only else []
     sys.stdout.flush()
     sys.stderr.flush()

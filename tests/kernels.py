@@ -3,8 +3,8 @@
 GS_SERIES names the series (default: the one of the quick tier; `all` for all of them), GS_CONFIG
 the flavours (default: guest; `debug` for the kernels with the kernel's own detectors; `all`). 5.4
 needs a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
-GS_KERNEL_IMAGE_6_1 (and so on; GS_KERNEL_IMAGE_6_1_DEBUG) names a bzImage to use as it is, for work
-on the kernel.
+GS_KERNEL_IMAGE_6_1 (and so on; GS_KERNEL_IMAGE_6_1_DEBUG, GS_KERNEL_IMAGE_6_1_UNPATCHED) names a
+bzImage to use as it is, for work on the kernel.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ def _chosen(variable: str, usual: str, every: Sequence[str]) -> list[str]:
     return list(every) if asked == "all" else asked.replace(",", " ").split()
 
 
-def kernel_or_skip(series: str, flavour: str = USUAL) -> Path:
-    """The image of a patched kernel, built if need be; a skip that says what is missing."""
+def kernel_or_skip(series: str, flavour: str = USUAL, *, patched: bool = True) -> Path:
+    """The image of a kernel, built if need be; a skip that says what is missing."""
     own = [series.replace(".", "_")] + ([] if flavour == USUAL else [flavour.upper()])
+    own += [] if patched else ["UNPATCHED"]
     image = os.environ.get("_".join(["GS_KERNEL_IMAGE", *own]))
     if image:
         return Path(image)
-    return _built(series, sources_of(series), flavour)
+    return _built(series, sources_of(series), flavour, patched)
 
 
 def sources_of(series: str) -> str:
@@ -61,5 +62,6 @@ def sources_of(series: str) -> str:
 
 
 @lru_cache(maxsize=None)
-def _built(series: str, spec: str, flavour: str) -> Path:
-    return build.build(series, source=source.locate(series, spec), config=flavour).image
+def _built(series: str, spec: str, flavour: str, patched: bool) -> Path:
+    sources = source.locate(series, spec)
+    return build.build(series, source=sources, config=flavour, patched=patched).image

@@ -1,8 +1,9 @@
 """Runs tests/guest inside virtual machines with the patched kernels and reports what they said.
 
 One machine for each kernel and each file of guest tests, so that a kernel that dies takes only
-one file's results with it. GS_COUNT is the number of OOMs in the storm, GS_SEED makes one the same
-again, GS_CGROUP=v1 runs all that can with version 1 of memory cgroups; kernels: see kernels.py.
+one file's results with it. GS_COUNT is the number of OOMs in the storm, GS_WRITES that of the
+random writes, GS_SEED what chance begins with; GS_CGROUP=v1 runs all that can with version 1 of
+memory cgroups; kernels: see kernels.py.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ pytestmark = pytest.mark.guest
 
 FILES = sorted(path.name for path in (Path(__file__).parent / "guest").glob("test_*.py"))
 
+#: Variables that the guest's tests get, and their values here.
+PASSED_ON = {"GS_COUNT": "50", "GS_WRITES": "", "GS_SEED": "", "GS_CGROUP": ""}
+
 #: Megabytes of memory where it is not the 512 of the others; a flavour's own come on top.
 MEMORY = {"test_many.py": 2048}
-
-#: What the tests in the machine are told of the environment.
-PASSED = {"GS_COUNT", "GS_SEED", "GS_CGROUP"}
 
 #: Seconds for one file in one machine, emulated on a busy host; a flavour's factor comes on top.
 DEADLINE = 1500.0
@@ -36,11 +37,13 @@ DEADLINE = 1500.0
 
 @dataclass(frozen=True)
 class Case:
-    """One guest test as pytest's XML tells of it; ``problem`` is empty when it passed."""
+    """One guest test as pytest's XML tells of it; ``problem`` is empty when it passed, ``told`` is
+    what it wants known in any case."""
 
     name: str
     problem: str
     skipped: str
+    told: str
 
 
 def cases(xml: str) -> Iterator[Case]:
@@ -49,7 +52,8 @@ def cases(xml: str) -> Iterator[Case]:
         problems = [*case.findall("failure"), *case.findall("error")]
         skips = [skip.get("message", "") for skip in case.findall("skipped")]
         text = "\n".join(problem.text or problem.get("message", "") for problem in problems)
-        yield Case(case.get("name", "?"), text, "; ".join(skips))
+        told = [f"{p.get('name')}: {p.get('value')}" for p in case.iter("property")]
+        yield Case(case.get("name", "?"), text, "; ".join(skips), "\n".join(told))
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -58,14 +62,14 @@ def cases(xml: str) -> Iterator[Case]:
 def test_in_the_guest(series: str, flavour: str, file: str) -> None:
     """All tests of one file pass in a machine with this kernel, and the machine ends well."""
     kernel = kernel_or_skip(series, flavour)
-    settings = {"GS_COUNT": "50"} | {name: os.environ[name] for name in PASSED & os.environ.keys()}
-    words = " ".join(f"{name}={value}" for name, value in settings.items())
-    command = f"{words} exec python3 -m pytest -p no:cacheprovider -v --tb=short"
-    command += f" --junit-xml=/out/junit.xml tests/guest/{file}"
+    values = {name: os.environ.get(name, usual) for name, usual in PASSED_ON.items()}
+    command = ["env", *(f"{name}={value}" for name, value in values.items() if value)]
+    command += ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short"]
+    command += ["--junit-xml=/out/junit.xml", "-o", "junit_family=xunit1", f"tests/guest/{file}"]
     try:
         result = guest_run(
             kernel,
-            ["sh", "-c", command],
+            command,
             memory_mb=MEMORY.get(file, 512),
             timeout=DEADLINE,
             swap_mb=128,
@@ -94,6 +98,8 @@ def report(result: GuestResult) -> None:
     skipped = [f"{case.name}: {case.skipped}" for case in found if case.skipped]
     passed = len(found) - len(failed) - len(skipped)
     print(f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped in the guest")
+    for told in (case.told for case in found if case.told):
+        print(told)
     for line in skipped:
         print(f"skipped: {line}")
     if failed or result.exit_status != 0:

@@ -28,6 +28,7 @@ PACKAGES = [
     "procps",
     "kmod",
     "util-linux",
+    "gdb-minimal",
 ]
 
 #: Files of ours in the image, below this directory as they lie in the guest.

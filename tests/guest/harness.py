@@ -110,6 +110,12 @@ def sysctl(name: str, value: int) -> Iterator[None]:
         path.write_text(before)
 
 
+def wait_for_reserve() -> None:
+    """Until all that is to be set aside is there; something must be registered."""
+    full = int((SYSCTL / "graceful_shutdown_reserve_kb").read_text()) // 64 * 64
+    wait_until(lambda: int(features()["reserve_kb"]) == full, timeout=90, why="not gathered again")
+
+
 # ---------------------------------------------------------------------------- the event stream
 
 

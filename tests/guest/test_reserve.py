@@ -19,11 +19,10 @@ import pytest
 from harness import (
     Events,
     Scene,
-    features,
     program,
     register,
     sysctl,
-    wait_until,
+    wait_for_reserve,
     write_registry,
 )
 
@@ -73,11 +72,6 @@ def ready() -> Iterator[None]:
     write_registry(f"{os.getpid()} {program('do_nothing')}\n")
     yield
     write_registry(f"-{os.getpid()}\n")
-
-
-def wait_for_reserve() -> None:
-    full = int(Path("/proc/sys/vm/graceful_shutdown_reserve_kb").read_text()) // 64 * 64
-    wait_until(lambda: int(features()["reserve_kb"]) == full, timeout=90, why="not gathered again")
 
 
 def drop_caches() -> None:

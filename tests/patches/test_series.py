@@ -1,12 +1,15 @@
-"""Each series on the sources at hand: applies at fuzz 0, is as refresh writes it, compiles."""
+"""Each series on the sources at hand: applies at fuzz 0, is as refresh writes it, compiles, and
+the kernel's own checkers have nothing to say."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from provisioning import commands
 from provisioning.config import SERIES
 from provisioning.errors import PatchConflict
 from provisioning.kernel import build, editing, patches, versions
@@ -15,6 +18,18 @@ from provisioning.kernel.source import Source, release_of
 #: What objtool of old 5.4 releases says of any file whose .text is empty or has a symbol of its
 #: own only: binutils since 2.36 leave out section symbols that nothing refers to.
 OLD_OBJTOOL = "objtool: missing symbol for section"
+
+#: What checkpatch says of these files in any case. The first is there for nothing but comparisons
+#: with LINUX_VERSION_CODE, the second is made of macros as all of its directory, and who would be
+#: named in MAINTAINERS is not for a patch from outside to say.
+EXPECTED = {
+    "mm/graceful_shutdown_compat.h": {"LINUX_VERSION_CODE", "CONSTANT_COMPARISON"},
+    "include/trace/events/graceful_shutdown.h": {"PARENTHESIS_ALIGNMENT", "OPEN_ENDED_LINE"},
+    "Documentation/admin-guide/mm/graceful_shutdown.rst": {"FILE_PATH_CHANGES"},
+}
+
+#: checkpatch's own limit since 5.7; before, it was 80.
+COLUMNS = 100
 
 
 def working_copy(pristine: Path, series: str, target: Path) -> Path:
@@ -77,20 +92,36 @@ def test_as_commits_and_back_it_is_the_same(
 
 
 def test_our_objects_compile_without_a_warning(series: str, sources: Source) -> None:
-    """With W=1, in the configured tree: the overlay's files and those that the hooks touch."""
+    """With W=1 and sparse, in the configured tree: the overlay's files and those that the hooks
+    touch."""
+    sparse = shutil.which("sparse") is not None
     wanted = build.plan(series, sources=sources)
     overlay = [name for name in patches.overlay() if not name.startswith("tools/")]
     names = [*overlay, *(n for p in patches.of_series(series) for n in p.files())]
     objects = sorted({name.removesuffix(".c") + ".o" for name in names if name.endswith(".c")})
-    said = build.compile_objects(wanted, objects, extra=["W=1"])
+    said = build.compile_objects(wanted, objects, extra=["W=1", f"C={int(sparse)}"])
     for name in objects:
         assert f"CC      {name}" in said, f"{name} was not compiled"
+        assert not sparse or re.search(rf"CHECK +{name[:-2]}\.c", said), f"{name}: no sparse"
     ours = tuple(overlay)
     warnings = [
         line for line in said.splitlines() if "warning:" in line and OLD_OBJTOOL not in line
     ]
     assert [line for line in warnings if line.startswith(ours)] == []
     assert [line for line in warnings if "graceful" in line] == []
+    if not sparse:
+        pytest.skip("no warning of the compiler; for sparse's: apt-get install sparse")
+
+
+def test_checkpatch(series: str, pristine: Path, tmp_path: Path) -> None:
+    """The sources' own, strictly, has nothing to say of the series as it would be mailed."""
+    mails = patches.export(pristine, series, tmp_path)
+    words = ["perl", pristine / "scripts/checkpatch.pl", "--strict", "--no-tree", "--terse"]
+    words += [f"--root={pristine}", "--show-types", "--showfile", f"--max-line-length={COLUMNS}"]
+    said = commands.run([*words, *mails], check=False, timeout=600).stdout
+    remarks = re.findall(r"^(\S*):\d+: (?:ERROR|WARNING|CHECK):(\w+): ", said, re.MULTILINE)
+    assert ("mm/graceful_shutdown_compat.h", "LINUX_VERSION_CODE") in remarks, f"no check: {said}"
+    assert [remark for remark in remarks if remark[1] not in EXPECTED.get(remark[0], ())] == []
 
 
 def test_every_patch_is_in_some_series_and_names_its_concern() -> None:

@@ -11,7 +11,7 @@ from tests.test_guest import cases, report
 
 XML = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" tests="4">
-<testcase name="test_good" />
+<testcase name="test_good"><properties><property name="seed" value="7" /></properties></testcase>
 <testcase name="test_bad"><failure message="m">assert 1 == 2</failure></testcase>
 <testcase name="test_left"><error message="m">a process was left</error></testcase>
 <testcase name="test_skipped"><skipped message="no disk for swap" /></testcase>
@@ -38,7 +38,7 @@ def failure_of(told: GuestResult) -> str:
 
 def test_cases() -> None:
     good, bad, left, skipped = cases(XML)
-    assert (good.problem, good.skipped) == ("", "")
+    assert (good.problem, good.skipped, good.told) == ("", "", "seed: 7")
     assert bad.problem == "assert 1 == 2"
     assert left.problem == "a process was left"
     assert skipped.skipped == "no disk for swap"
@@ -49,6 +49,7 @@ def test_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "3 passed, 0 failed, 1 skipped" in out
     assert "skipped: test_skipped: no disk for swap" in out
+    assert "seed: 7" in out
 
 
 def test_failures_are_named(tmp_path: Path) -> None:

@@ -33,9 +33,10 @@
 #define GROUP		"/sys/fs/cgroup/graceful_shutdown_test"
 #define SAVED		"/tmp/graceful_shutdown_test.saved"
 
-#define LIMIT		(16UL << 20)
-#define BLOCK		(1UL << 20)
-#define ENDLESS		(1UL << 30)
+#define MB		(1024UL * 1024)
+#define LIMIT		(16 * MB)
+#define BLOCK		MB
+#define ENDLESS		(1024 * MB)
 #define RECORD_MAX	(64UL << 10)
 #define PATIENCE_MS	60000
 

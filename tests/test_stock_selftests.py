@@ -1,0 +1,205 @@
+"""Nothing changes for others: the kernel's own selftests give the same results with our patches.
+
+Built from each series' own tree with its own makefiles, run in the same machine on three kernels:
+without our patches, with them and nothing registered, and with them switched off. GS_SELFTEST_RUNS
+says how often each program runs on each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provisioning import commands
+from provisioning.kernel import source
+from provisioning.vm.session import guest_run
+from tests.kernels import chosen_series, kernel_or_skip, sources_of
+
+pytestmark = pytest.mark.guest
+
+#: Below the tree.
+SELFTESTS = Path("tools/testing/selftests")
+
+#: Those that let memory run out, kill or charge; not every series has all of them.
+PROGRAMS = (
+    "cgroup/test_memcontrol",
+    "cgroup/test_kmem",
+    "cgroup/test_core",
+    "vm/mrelease_test",
+    "mm/mrelease_test",
+)
+
+#: Without it 6.1's mrelease_test knows no number for its own system call, and skips itself.
+NUMBERS = "-include sys/syscall.h"
+
+#: How often each program runs on each kernel.
+RUNS = int(os.environ.get("GS_SELFTEST_RUNS", "1"))
+
+#: Where a result differs: how often the program runs again without our patches, at a time and at
+#: most so many times. Emulated, some tests vary by themselves, and this shows it.
+ROUND, ROUNDS = 3, 4
+
+#: What test_memcontrol takes at most, and swap for its test of memory.swap.max.
+MEMORY_MB, SWAP_MB = 1024, 256
+
+#: Seconds for one program, emulated on a busy host.
+DEADLINE = 300.0
+
+#: kselftest's exit statuses, for a program that prints no KTAP.
+BY_STATUS = {0: "ok", 4: "skip"}
+
+_LINE = re.compile(r"(ok|not ok) \d+ (?:- )?(# SKIP )?(.*)")
+
+#: mrelease_test's names tell how much it took, which is a matter of luck.
+_SIZE = re.compile(r"\b\d+MB of ")
+
+#: Test -> what came of it, in each run.
+Results = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A kernel, and what is written before anything runs on it."""
+
+    name: str
+    patched: bool
+    setup: str = "true"
+
+
+UNPATCHED = Way("unpatched", patched=False)
+WAYS = (
+    Way("patched, nothing registered", patched=True),
+    Way(
+        "patched, vm.graceful_shutdown_enabled=0",
+        patched=True,
+        setup="echo 0 >/proc/sys/vm/graceful_shutdown_enabled",
+    ),
+)
+
+
+@pytest.mark.parametrize("series", chosen_series())
+def test_the_same_results(series: str, tmp_path: Path) -> None:
+    """Each test ends as it does without our patches, in every run."""
+    programs = build(source.locate(series, sources_of(series)).tree(), tmp_path)
+    assert "test_memcontrol" in programs
+    stock = run(series, UNPATCHED, programs, RUNS)
+    others = {way: run(series, way, programs, RUNS) for way in WAYS}
+    assert "ok" in stock["test_memcontrol: test_memcg_oom_events"]
+    print(table({UNPATCHED: stock, **others}))
+    for way, results in others.items():
+        assert set(results) == set(stock), way.name
+    settle(series, programs, stock, list(others.values()))
+    for way, results in others.items():
+        assert new(results, stock) == {}, f"{way.name}: not seen on the unpatched kernel"
+
+
+def settle(series: str, programs: dict[str, Path], stock: Results, others: list[Results]) -> None:
+    """Where something came of a test that never came of it without our patches, run it there again
+    until it does; add to ``stock`` what came of it."""
+    for _ in range(ROUNDS):
+        doubtful = {name for results in others for name in new(results, stock)}
+        if not doubtful:
+            return
+        concerned = {name.partition(":")[0] for name in doubtful}
+        chosen = {name: path for name, path in programs.items() if name in concerned}
+        for name, seen in run(series, UNPATCHED, chosen, ROUND).items():
+            stock[name] = stock.get(name, []) + seen
+        for name in sorted(doubtful):
+            print(f"without our patches, on a second look: {name}: {counted(stock[name])}")
+
+
+def build(tree: Path, place: Path) -> dict[str, Path]:
+    """Those of PROGRAMS that the tree has, made by its makefiles in a copy: some of them write
+    beside the sources."""
+    _mirror(tree, place, SELFTESTS.parts)
+    made = {}
+    for program in PROGRAMS:
+        target = place / SELFTESTS / program
+        if target.with_suffix(".c").exists():
+            folder = target.parent
+            settings = [f"OUTPUT={folder}", f"EXTRA_CFLAGS={NUMBERS}"]
+            commands.run(["make", "-C", folder, *settings, target], timeout=300)
+            made[target.name] = target
+    return made
+
+
+def run(series: str, way: Way, programs: dict[str, Path], runs: int) -> Results:
+    """All programs so many times in one machine, as victims like any other: the guest's init cannot
+    be killed, and who comes from it neither."""
+    setup = f"swapon /dev/vdc; echo 0 >/proc/self/oom_score_adj; {way.setup}"
+    # By lines: what is still in its buffer when a program forks would be told twice.
+    each = "; ".join(
+        f'echo "program {name}"; stdbuf -oL ./{name}; echo "status $?"' for name in programs
+    )
+    result = guest_run(
+        kernel_or_skip(series, patched=way.patched),
+        ["sh", "-e", "-c", f"{setup}; set +e; for i in $(seq {runs}); do {each}; done"],
+        extra=programs,
+        memory_mb=MEMORY_MB,
+        swap_mb=SWAP_MB,
+        timeout=DEADLINE * runs * len(programs),
+    )
+    assert result.exit_status == 0, (
+        f"{way.name}: {result.output[-3000:]}\n{result.console()[-3000:]}"
+    )
+    found = Results()
+    for name, outcome in outcomes(result.output.splitlines()):
+        found.setdefault(name, []).append(outcome)
+    assert all(len(seen) == runs for seen in found.values()), (
+        f"{way.name}: a run is missing: {found}"
+    )
+    return found
+
+
+def outcomes(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """KTAP's lines, and each program's own end."""
+    program = ""
+    for line in lines:
+        words = line.split()
+        if words[:1] == ["program"]:
+            program = words[1]
+        elif words[:1] == ["status"]:
+            yield program, BY_STATUS.get(int(words[1]), f"exit status {words[1]}")
+        elif match := _LINE.fullmatch(line.strip()):
+            yield f"{program}: {_SIZE.sub('', match[3])}", "skip" if match[2] else match[1]
+
+
+def new(results: Results, stock: Results) -> dict[str, list[str]]:
+    """What came of a test here and never there."""
+    found = {name: sorted(set(seen) - set(stock[name])) for name, seen in results.items()}
+    return {name: outcomes for name, outcomes in found.items() if outcomes}
+
+
+def counted(seen: list[str]) -> str:
+    """ "2 ok, 1 skip" """
+    return ", ".join(f"{seen.count(outcome)} {outcome}" for outcome in sorted(set(seen)))
+
+
+def table(ways: dict[Way, Results]) -> str:
+    """A line a test, with what came of it in each way."""
+    head = " | ".join(way.name for way in ways)
+    names = next(iter(ways.values()))
+    lines = [
+        f"{name}: " + " | ".join(counted(seen.get(name, [])) for seen in ways.values())
+        for name in names
+    ]
+    return "\n".join([head, *lines])
+
+
+def _mirror(tree: Path, place: Path, way: tuple[str, ...]) -> None:
+    """Links to what lies beside the way to one directory, which is copied."""
+    for path in tree.iterdir():
+        if path.name == way[0]:
+            continue
+        (place / path.name).symlink_to(path)
+    if len(way) > 1:
+        (place / way[0]).mkdir()
+        _mirror(tree / way[0], place / way[0], way[1:])
+    else:
+        shutil.copytree(tree / way[0], place / way[0], symlinks=True)
