@@ -41,8 +41,9 @@ NUMBERS = "-include sys/syscall.h"
 #: How often each program runs on each kernel.
 RUNS = int(os.environ.get("GS_SELFTEST_RUNS", "1"))
 
-#: Where a result differs: how often the program runs again without our patches, at a time and at
-#: most so many times. Emulated, some tests vary by themselves, and this shows it.
+#: Where a result differs: how often the program runs again on each of them, at a time and at most
+#: so many times. Emulated, some tests vary by themselves: test_memcg_low, _min and _reclaim are
+#: about how much the kernel reclaims in a given time. What counts is how a test usually ends.
 ROUND, ROUNDS = 3, 4
 
 #: What test_memcontrol takes at most, and swap for its test of memory.swap.max.
@@ -85,33 +86,28 @@ WAYS = (
 
 @pytest.mark.parametrize("series", chosen_series())
 def test_the_same_results(series: str, tmp_path: Path) -> None:
-    """Each test ends as it does without our patches, in every run."""
+    """Each test ends as it usually does without our patches."""
     programs = build(source.locate(series, sources_of(series)).tree(), tmp_path)
     assert "test_memcontrol" in programs
-    stock = run(series, UNPATCHED, programs, RUNS)
-    others = {way: run(series, way, programs, RUNS) for way in WAYS}
-    assert "ok" in stock["test_memcontrol: test_memcg_oom_events"]
-    print(table({UNPATCHED: stock, **others}))
-    for way, results in others.items():
-        assert set(results) == set(stock), way.name
-    settle(series, programs, stock, list(others.values()))
-    for way, results in others.items():
-        assert new(results, stock) == {}, f"{way.name}: not seen on the unpatched kernel"
+    found = {way: run(series, way, programs, RUNS) for way in (UNPATCHED, *WAYS)}
+    assert "ok" in found[UNPATCHED]["test_memcontrol: test_memcg_oom_events"]
+    for way in WAYS:
+        assert set(found[way]) == set(found[UNPATCHED]), way.name
+    settle(series, programs, found)
+    print(table(found))
+    assert not differing(found), table(found)
 
 
-def settle(series: str, programs: dict[str, Path], stock: Results, others: list[Results]) -> None:
-    """Where something came of a test that never came of it without our patches, run it there again
-    until it does; add to ``stock`` what came of it."""
+def settle(series: str, programs: dict[str, Path], found: dict[Way, Results]) -> None:
+    """Where results differ, run the programs again, on all of the kernels, and add what comes."""
     for _ in range(ROUNDS):
-        doubtful = {name for results in others for name in new(results, stock)}
-        if not doubtful:
+        concerned = {name.partition(":")[0] for name in differing(found)}
+        if not concerned:
             return
-        concerned = {name.partition(":")[0] for name in doubtful}
         chosen = {name: path for name, path in programs.items() if name in concerned}
-        for name, seen in run(series, UNPATCHED, chosen, ROUND).items():
-            stock[name] = stock.get(name, []) + seen
-        for name in sorted(doubtful):
-            print(f"without our patches, on a second look: {name}: {counted(stock[name])}")
+        for way, results in found.items():
+            for name, seen in run(series, way, chosen, ROUND).items():
+                results[name] = results.get(name, []) + seen
 
 
 def build(tree: Path, place: Path) -> dict[str, Path]:
@@ -170,10 +166,21 @@ def outcomes(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield f"{program}: {_SIZE.sub('', match[3])}", "skip" if match[2] else match[1]
 
 
-def new(results: Results, stock: Results) -> dict[str, list[str]]:
-    """What came of a test here and never there."""
-    found = {name: sorted(set(seen) - set(stock[name])) for name, seen in results.items()}
-    return {name: outcomes for name, outcomes in found.items() if outcomes}
+def differing(found: dict[Way, Results]) -> set[str]:
+    """The tests that usually end in another way than without our patches."""
+    stock = found[UNPATCHED]
+    return {
+        name
+        for results in found.values()
+        for name, seen in results.items()
+        if not usual(seen) & usual(stock[name])
+    }
+
+
+def usual(seen: list[str]) -> set[str]:
+    """What came of a test the most often; more than one where they are even."""
+    most = max(map(seen.count, seen))
+    return {outcome for outcome in seen if seen.count(outcome) == most}
 
 
 def counted(seen: list[str]) -> str:

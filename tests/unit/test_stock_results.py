@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.test_stock_selftests import counted, new, outcomes
+from tests.test_stock_selftests import UNPATCHED, WAYS, counted, differing, outcomes
 
 #: 6.1's kselftest.h, with what a program says between its lines.
 LATER = """program test_memcontrol
@@ -48,13 +48,11 @@ def test_names_without_what_is_left_to_luck() -> None:
     ]
 
 
-def test_only_what_was_never_seen_is_new() -> None:
-    stock = {"a": ["ok", "not ok"], "b": ["ok", "ok"], "c": ["skip"]}
-    assert new({"a": ["not ok", "not ok"], "b": ["ok"], "c": ["skip"]}, stock) == {}
-    assert new({"a": ["ok"], "b": ["ok", "not ok"], "c": ["ok"]}, stock) == {
-        "b": ["not ok"],
-        "c": ["ok"],
-    }
+def test_what_usually_comes_counts() -> None:
+    stock = {"a": ["ok", "ok", "not ok"], "b": ["ok"], "c": ["skip"], "d": ["ok", "not ok"]}
+    patched = {"a": ["not ok", "ok", "ok"], "b": ["not ok"], "c": ["skip"], "d": ["not ok"]}
+    assert differing({UNPATCHED: stock, WAYS[0]: patched}) == {"b"}
+    assert differing({UNPATCHED: stock, WAYS[0]: stock}) == set()
 
 
 def test_counted() -> None:
