@@ -24,6 +24,7 @@
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/proc_fs.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/seq_file.h>
@@ -50,6 +51,9 @@ int gs_sysctl_max_running = 16;
 int gs_sysctl_unprivileged;
 int gs_sysctl_handler_max_kb = 65536;
 int gs_sysctl_reserve_kb;
+
+static struct ctl_table_header *gs_sysctl_header;
+static struct proc_dir_entry *gs_features;
 
 /* Guarded by gs_state_mutex. */
 static DEFINE_MUTEX(gs_state_mutex);
@@ -292,6 +296,33 @@ static struct ctl_table gs_sysctls[] = {
 };
 
 /**
+ * graceful_shutdown_detach - take the core from a kernel
+ *
+ * Whoever is registered is so no longer. The caller has seen to it that no OOM is
+ * in the core, nor comes there; and that there is no grace, since each of them has
+ * a reference on the module. Afterwards who came from here may still be on the way
+ * out, but sleeps no more until there.
+ */
+void graceful_shutdown_detach(void)
+{
+	proc_remove(gs_features);
+	unregister_sysctl_table(gs_sysctl_header);
+	gs_registry_exit();
+	mutex_lock(&gs_state_mutex);
+	if (gs_active)
+		gs_switch_off();
+	mutex_unlock(&gs_state_mutex);
+	/* In a patched kernel there may be kills still to come. */
+	gs_ops = NULL;
+	gs_launchers_end();
+	cancel_delayed_work_sync(&gs_upkeep_work);
+	gs_graces_exit();
+	gs_session_exit();
+	gs_events_exit();
+	rcu_barrier();
+}
+
+/**
  * graceful_shutdown_attach - join the core to a kernel
  * @ops: what the core cannot reach by itself; must stay valid
  *
@@ -305,12 +336,18 @@ int graceful_shutdown_attach(const struct graceful_shutdown_ops *ops)
 	gs_sysctl_reserve_kb = gs_reserve_default_kb();
 	err = gs_events_init();
 	if (err)
-		return err;
+		goto out;
 	gs_ops = ops;
 	err = gs_registry_init();
-	if (!err && (!register_sysctl("vm", gs_sysctls) ||
-		     !proc_create_single("graceful_shutdown_features", 0444,
-					 NULL, gs_features_show)))
-		err = -ENOMEM;
+	if (err)
+		goto out;
+	err = -ENOMEM;
+	gs_sysctl_header = register_sysctl("vm", gs_sysctls);
+	gs_features = proc_create_single("graceful_shutdown_features", 0444,
+					 NULL, gs_features_show);
+	if (gs_sysctl_header && gs_features)
+		return 0;
+out:
+	graceful_shutdown_detach();
 	return err;
 }

@@ -26,6 +26,7 @@
 #include <linux/oom.h>
 #include <linux/path.h>
 #include <linux/pid.h>
+#include <linux/ptrace.h>
 #include <linux/rbtree.h>
 #include <linux/refcount.h>
 #include <linux/spinlock.h>
@@ -48,9 +49,11 @@ enum gs_event {
 	GS_NR_EVENTS
 };
 
+struct fs_struct;
 struct gs_budget;
 struct gs_grace;
 struct gs_launcher;
+struct ucounts;
 
 /**
  * struct graceful_shutdown_ops - what the attachment lends to the core
@@ -61,23 +64,29 @@ struct gs_launcher;
  * @probes_register: start calling graceful_shutdown_forked() and _exiting()
  * @probes_unregister: stop it, and wait until the last call has returned
  * @setsid: setsid(2)
- * @set_root: make a directory the root and the working directory of current
- * @transfer_creds: let @new count for the user of @old, and have its security
- *	label
- * @zones_have: some zone that @oc may use holds @pages above its high mark
- * @swappiness: of a memory cgroup
- * @may_access: may current, with the credentials that it has now, look into @task
- * @oom_group: the cgroup that is killed as a whole with @victim, with a reference,
- *	or NULL
- * @scan_tasks: call @fn for every process of @memcg and below
+ * @set_fs_root: set_fs_root()
+ * @set_fs_pwd: set_fs_pwd()
+ * @get_ucounts: get_ucounts(); NULL where credentials have none, before 5.14
+ * @put_ucounts: put_ucounts(); likewise
+ * @free_uid: free_uid(), which is exported since 5.14
+ * @cred_free: security_cred_free()
+ * @cred_alloc_blank: security_cred_alloc_blank()
+ * @transfer_creds: security_transfer_creds()
+ * @cpuset_node_allowed: cpuset_node_allowed()
+ * @zone_watermark_ok: zone_watermark_ok()
+ * @swappiness: of memory cgroups that have none of their own
+ * @may_access: ptrace_may_access()
+ * @oom_group: mem_cgroup_get_oom_group()
+ * @scan_tasks: mem_cgroup_scan_tasks()
  * @leave_fault: let current's allocation fail, so that it waits for @head, of
  *	which it stays a waiter, at the end of its page fault; whether it does.
  *	NULL where there is no such thing
  * @decides: the kill for which current has waited there, and decides now; or NULL
- * @count: count an event in /proc/vmstat, where there is a place for it
+ * @count: count an event in /proc/vmstat; NULL where there is no place for it
  *
  * These are not exported to modules, or static; everything else that the core
- * calls is in a public header and exported.
+ * calls is in a public header and exported. So most are just the kernel's own,
+ * which a module has to find by name.
  */
 struct graceful_shutdown_ops {
 	const char *attachment;
@@ -87,16 +96,23 @@ struct graceful_shutdown_ops {
 	int (*probes_register)(void);
 	void (*probes_unregister)(void);
 	int (*setsid)(void);
-	void (*set_root)(const struct path *root);
-	int (*transfer_creds)(struct cred *new, const struct cred *old);
-	bool (*zones_have)(const struct oom_control *oc, unsigned long pages);
-	int (*swappiness)(struct mem_cgroup *memcg);
-	bool (*may_access)(struct task_struct *task);
+	void (*set_fs_root)(struct fs_struct *fs, const struct path *path);
+	void (*set_fs_pwd)(struct fs_struct *fs, const struct path *path);
+	struct ucounts *(*get_ucounts)(struct ucounts *ucounts);
+	void (*put_ucounts)(struct ucounts *ucounts);
+	void (*free_uid)(struct user_struct *user);
+	void (*cred_free)(struct cred *cred);
+	int (*cred_alloc_blank)(struct cred *cred, gfp_t gfp);
+	void (*transfer_creds)(struct cred *new, const struct cred *old);
+	bool (*cpuset_node_allowed)(int node, gfp_t gfp_mask);
+	bool (*zone_watermark_ok)(struct zone *zone, unsigned int order,
+				  unsigned long mark, int highest_zoneidx,
+				  unsigned int alloc_flags);
+	const int *swappiness;
+	bool (*may_access)(struct task_struct *task, unsigned int mode);
 	struct mem_cgroup *(*oom_group)(struct task_struct *victim,
 					struct mem_cgroup *domain);
-	void (*scan_tasks)(struct mem_cgroup *memcg,
-			   int (*fn)(struct task_struct *task, void *arg),
-			   void *arg);
+	typeof(mem_cgroup_scan_tasks) *scan_tasks;
 	bool (*leave_fault)(const struct gs_grace *head,
 			    const struct oom_control *oc);
 	struct gs_grace *(*decides)(void);
@@ -104,6 +120,7 @@ struct graceful_shutdown_ops {
 };
 
 int graceful_shutdown_attach(const struct graceful_shutdown_ops *ops);
+void graceful_shutdown_detach(void);
 void graceful_shutdown_forked(struct task_struct *parent,
 			      struct task_struct *child);
 void graceful_shutdown_exiting(struct task_struct *task);
@@ -283,6 +300,15 @@ void gs_victim_init(struct gs_victim *v, struct task_struct *task,
 		    const struct oom_control *oc);
 bool gs_enough(const struct oom_control *oc, unsigned long *free_kb);
 
+/*
+ * May current, with the credentials that it has now, look into @task? Not for
+ * attaching: the Yama module would ask for kinship there, which a handler never has.
+ */
+static inline bool gs_may_access(struct task_struct *task)
+{
+	return gs_ops->may_access(task, PTRACE_MODE_READ_FSCREDS);
+}
+
 /* Where a cpuset or a memory policy bounds the OOM, only an allocation can judge it. */
 static inline bool gs_is_bounded(enum oom_constraint constraint)
 {
@@ -297,6 +323,7 @@ static inline unsigned long gs_kb(unsigned long pages)
 
 /* graceful_shutdown_grace.c */
 void gs_graces_init(void);
+void gs_graces_exit(void);
 bool gs_graces_run(void);
 bool gs_global_grace_runs(void);
 struct gs_grace *gs_grace_join(const struct oom_control *oc,
@@ -343,6 +370,7 @@ void gs_budget_leave(struct gs_budget *b);
 
 /* graceful_shutdown_registry.c */
 int gs_registry_init(void);
+void gs_registry_exit(void);
 unsigned int gs_registry_count(void);
 struct gs_entry *gs_entry_find(struct pid *pid);
 struct gs_entry *gs_entry_covering(struct task_struct *task);
@@ -353,6 +381,7 @@ void gs_registry_exited(struct pid *pid);
 
 /* graceful_shutdown_session.c */
 int gs_session_init(void);
+void gs_session_exit(void);
 bool gs_session_has(struct pid *pid);
 struct gs_grace *gs_session_of(struct pid *pid);
 bool gs_session_add(struct gs_grace *g, struct pid *pid);
@@ -367,6 +396,7 @@ int gs_init_root(struct path *root);
 bool gs_launchers_fill(void);
 void gs_launchers_wait(void);
 void gs_launchers_drop(void);
+void gs_launchers_end(void);
 struct gs_launcher *gs_launcher_take(struct gs_grace *g);
 void gs_launcher_go(struct gs_launcher *l, u64 seq, unsigned long rss_kb);
 
@@ -380,6 +410,7 @@ unsigned long gs_reserve_out(void);
 
 /* graceful_shutdown_events.c */
 int gs_events_init(void);
+void gs_events_exit(void);
 u64 gs_event_emit(enum gs_event event, const struct gs_victim *v,
 		  const char *handler, const char *fmt, ...) __printf(4, 5);
 const char *gs_event_name(enum gs_event event);

@@ -17,6 +17,8 @@
 #include <linux/user_namespace.h>
 #include <linux/version.h>
 
+#include "graceful_shutdown.h"
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 6, 0)
 #define proc_ops	file_operations
 #define proc_open	open
@@ -76,18 +78,27 @@ static inline struct timespec64 gs_inode_ctime(const struct inode *inode)
 #define GS_LAUNCHER_FLAGS	0
 #endif
 
+/* Since 5.14 credentials hold the counts of their user, too. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
+#define GS_HAS_UCOUNTS	0
+#define GS_UCOUNTS_OPS
+#else
+#define GS_HAS_UCOUNTS	1
+#define GS_UCOUNTS_OPS	.get_ucounts = get_ucounts, .put_ucounts = put_ucounts,
+#endif
+
 /* Whom a process counts for, which must go with its uid. */
 static inline int gs_transfer_user(struct cred *new, const struct cred *old)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
-	struct ucounts *ucounts = get_ucounts(old->ucounts);
+#if GS_HAS_UCOUNTS
+	struct ucounts *ucounts = gs_ops->get_ucounts(old->ucounts);
 
 	if (!ucounts)
 		return -EAGAIN;
-	put_ucounts(new->ucounts);
+	gs_ops->put_ucounts(new->ucounts);
 	new->ucounts = ucounts;
 #endif
-	free_uid(new->user);
+	gs_ops->free_uid(new->user);
 	new->user = get_uid(old->user);
 	return 0;
 }
@@ -119,5 +130,77 @@ static inline bool gs_dumps_core(struct task_struct *task)
 	return task->signal->core_state;
 #endif
 }
+
+/* ---- hooks of the module ----------------------------------------------- */
+
+#ifdef MODULE
+
+#include <linux/ftrace.h>
+#include <linux/ptrace.h>
+
+#if !defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS) && \
+	!defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS)
+#error "This kernel's ftrace cannot change where a call goes to."
+#endif
+
+/* Until 5.10 a hook is guarded against itself, where it does not say that it need not. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+#define ftrace_regs	pt_regs
+#define ftrace_get_regs(_regs)	(_regs)
+#define GS_HOOK_UNGUARDED	FTRACE_OPS_FL_RECURSION_SAFE
+#else
+#define GS_HOOK_UNGUARDED	0
+#endif
+
+/* Since 5.5 there are hooks that sysctl kernel.ftrace_enabled does not switch off. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 5, 0)
+#define GS_HOOK_STAYS		0
+#else
+#define GS_HOOK_STAYS		FTRACE_OPS_FL_PERMANENT
+#endif
+
+/* Since 6.2 a hook can do both without having all registers saved. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+#define GS_HOOK_REGS		FTRACE_OPS_FL_SAVE_REGS
+
+static inline unsigned long gs_hook_argument(struct ftrace_regs *regs)
+{
+	return regs_get_kernel_argument(ftrace_get_regs(regs), 0);
+}
+
+static inline void gs_hook_divert(struct ftrace_regs *regs, unsigned long to)
+{
+	instruction_pointer_set(ftrace_get_regs(regs), to);
+}
+#else
+#define GS_HOOK_REGS		0
+
+static inline unsigned long gs_hook_argument(struct ftrace_regs *regs)
+{
+	return ftrace_regs_get_argument(regs, 0);
+}
+
+static inline void gs_hook_divert(struct ftrace_regs *regs, unsigned long to)
+{
+	ftrace_regs_set_instruction_pointer(regs, to);
+}
+#endif
+
+/*
+ * Where a processor enforces it, the kernel has sealed the functions whose address it
+ * takes nowhere, and a call by pointer ends there.
+ */
+static inline bool gs_tracks_branches(void)
+{
+#ifdef CONFIG_X86_KERNEL_IBT
+	return boot_cpu_has(X86_FEATURE_IBT);
+#else
+	return false;
+#endif
+}
+
+#define GS_HOOK_FLAGS	(GS_HOOK_UNGUARDED | GS_HOOK_STAYS | GS_HOOK_REGS)
+
+#endif /* MODULE */
 
 #endif /* _MM_GRACEFUL_SHUTDOWN_COMPAT_H */

@@ -9,6 +9,7 @@
 #include <linux/init.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
+#include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
 #include <linux/timekeeping.h>
@@ -197,7 +198,8 @@ u64 gs_event_emit(enum gs_event event, const struct gs_victim *v,
 
 	trace_graceful_shutdown(seq, gs_event_names[event], v->pid, v->comm,
 				v->uid, v->memcg);
-	gs_ops->count(event);
+	if (gs_ops->count)
+		gs_ops->count(event);
 	wake_up_interruptible(&gs_ring_wait);
 	return seq;
 }
@@ -292,9 +294,14 @@ static int gs_events_open(struct inode *inode, struct file *file)
 
 	if (file->f_cred->user_ns != &init_user_ns)
 		return -EPERM;
+	/* Who reads or polls may sleep here for ever. */
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
 	r = kvmalloc(sizeof(*r), GFP_KERNEL_ACCOUNT);
-	if (!r)
+	if (!r) {
+		module_put(THIS_MODULE);
 		return -ENOMEM;
+	}
 	mutex_init(&r->lock);
 	r->len = 0;
 	r->done = 0;
@@ -309,6 +316,7 @@ static int gs_events_open(struct inode *inode, struct file *file)
 static int gs_events_release(struct inode *inode, struct file *file)
 {
 	kvfree(file->private_data);
+	module_put(THIS_MODULE);
 	return 0;
 }
 
@@ -319,16 +327,20 @@ static const struct proc_ops gs_events_ops = {
 	.proc_release	= gs_events_release,
 };
 
+static struct proc_dir_entry *gs_events_file;
+
 int gs_events_init(void)
 {
 	gs_ring.bytes = vzalloc(GS_RING_BYTES);
 	if (!gs_ring.bytes)
 		return -ENOMEM;
-	if (!proc_create("graceful_shutdown_events", 0400, NULL,
-			 &gs_events_ops)) {
-		vfree(gs_ring.bytes);
-		gs_ring.bytes = NULL;
-		return -ENOMEM;
-	}
-	return 0;
+	gs_events_file = proc_create("graceful_shutdown_events", 0400, NULL,
+				     &gs_events_ops);
+	return gs_events_file ? 0 : -ENOMEM;
+}
+
+void gs_events_exit(void)
+{
+	proc_remove(gs_events_file);
+	vfree(gs_ring.bytes);
 }

@@ -6,6 +6,8 @@
 #include <linux/cgroup.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/nodemask.h>
 #include <linux/page_counter.h>
 #include <linux/sched/coredump.h>
 #include <linux/sched/mm.h>
@@ -136,6 +138,34 @@ static unsigned long gs_memcg_room(struct mem_cgroup *memcg)
 }
 
 /*
+ * By the allocator's own measure: some zone that @oc may use holds @pages above its
+ * high watermark.
+ */
+static bool gs_zones_have(const struct oom_control *oc, unsigned long pages)
+{
+	struct zonelist *zonelist = oc->zonelist ?:
+		node_zonelist(first_memory_node, GFP_KERNEL);
+	enum zone_type highest = gfp_zone(oc->gfp_mask ?: GFP_KERNEL);
+	struct zoneref *z;
+
+	/* Step by step, since the iterator's function is not exported. */
+	for (z = zonelist->_zonerefs; z->zone; z++) {
+		int node = zonelist_node_idx(z);
+
+		if (zonelist_zone_idx(z) > highest ||
+		    (oc->nodemask && !node_isset(node, *oc->nodemask)) ||
+		    !gs_ops->cpuset_node_allowed(node, oc->gfp_mask |
+							 __GFP_HARDWALL))
+			continue;
+		if (gs_ops->zone_watermark_ok(z->zone, oc->order,
+					      high_wmark_pages(z->zone) + pages,
+					      highest, 0))
+			return true;
+	}
+	return false;
+}
+
+/*
  * A part of what the domain may use: a drained stock of some pages must not pass
  * for enough, nor what kswapd finds on its way to the high watermark.
  */
@@ -157,8 +187,8 @@ bool gs_enough(const struct oom_control *oc, unsigned long *free_kb)
 		/* Of a large machine this much is plenty. */
 		room = min(totalram_pages(), (unsigned long)SZ_1G >> PAGE_SHIFT);
 		*free_kb = gs_kb(global_zone_page_state(NR_FREE_PAGES));
-		return gs_ops->zones_have(oc, gs_pages_wanted(oc, room) +
-					  gs_reserve_out());
+		return gs_zones_have(oc, gs_pages_wanted(oc, room) +
+					 gs_reserve_out());
 	}
 	room = gs_memcg_room(oc->memcg);
 	*free_kb = gs_kb(room);

@@ -12,6 +12,7 @@
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/timekeeping.h>
@@ -246,6 +247,7 @@ static void gs_grace_free(struct gs_grace *g)
 	g->handler = NULL;
 	g->busy = false;
 	gs_nr_graces--;
+	module_put(THIS_MODULE);
 }
 
 /* Free the slots of the kill that @g belongs to, if nothing uses them. */
@@ -426,15 +428,18 @@ static struct gs_grace *gs_grace_take(const struct gs_entry *e)
 	lockdep_assert_held(&gs_lock);
 	while (g < gs_graces + GS_MAX_RUNNING && g->busy)
 		g++;
-	if (g == gs_graces + GS_MAX_RUNNING)
+	/* A module that is about to go begins nothing more. */
+	if (g == gs_graces + GS_MAX_RUNNING || !try_module_get(THIS_MODULE))
 		return NULL;
 	g->launcher = NULL;
 	if (!e->argc)
 		return g;
-	if (gs_nr_handlers >= READ_ONCE(gs_sysctl_max_running))
-		return NULL;
-	g->launcher = gs_launcher_take(g);
-	return g->launcher ? g : NULL;
+	if (gs_nr_handlers < READ_ONCE(gs_sysctl_max_running))
+		g->launcher = gs_launcher_take(g);
+	if (g->launcher)
+		return g;
+	module_put(THIS_MODULE);
+	return NULL;
 }
 
 static void gs_grace_fill(struct gs_grace *g, struct gs_entry *e,
@@ -666,4 +671,13 @@ void gs_graces_init(void)
 			     HRTIMER_MODE_ABS_SOFT);
 		g->deadline.function = gs_grace_deadline;
 	}
+}
+
+/* There is none any more, but a timer may have been on its way. */
+void gs_graces_exit(void)
+{
+	struct gs_grace *g;
+
+	for (g = gs_graces; g < gs_graces + GS_MAX_RUNNING; g++)
+		hrtimer_cancel(&g->deadline);
 }

@@ -63,6 +63,7 @@ struct gs_launcher {
 static LIST_HEAD(gs_parked);
 static unsigned int gs_nr_parked;
 static unsigned int gs_nr_launchers;	/* parked, or on the way there */
+static unsigned int gs_nr_infos;	/* of them and of those that were */
 static DECLARE_WAIT_QUEUE_HEAD(gs_parked_wait);
 
 /* ---- the handler's file ------------------------------------------------ */
@@ -197,12 +198,26 @@ static int gs_launcher_stdio(struct gs_launcher *l, bool privileged)
 	return 0;
 }
 
+/* The hook expects blank credentials, and @new has root's label already. */
+static int gs_transfer_label(struct cred *new, const struct cred *cred)
+{
+	int err;
+
+	gs_ops->cred_free(new);
+	err = gs_ops->cred_alloc_blank(new, GFP_KERNEL);
+	if (!err)
+		gs_ops->transfer_creds(new, cred);
+	return err;
+}
+
 /*
  * Into @new, in place: the usermode helper commits it after the init callback,
  * so anything else would be overwritten and the handler would run as root.
  */
 static int gs_launcher_creds(struct cred *new, const struct cred *cred)
 {
+	int err;
+
 	new->uid = cred->uid;
 	new->gid = cred->gid;
 	new->suid = cred->suid;
@@ -224,7 +239,8 @@ static int gs_launcher_creds(struct cred *new, const struct cred *cred)
 	new->cap_ambient = cap_intersect(cred->cap_ambient,
 					 cap_intersect(new->cap_permitted,
 						       new->cap_inheritable));
-	return gs_ops->transfer_creds(new, cred);
+	err = gs_transfer_user(new, cred);
+	return err ?: gs_transfer_label(new, cred);
 }
 
 /* The directory that is init's root now, with a reference. */
@@ -255,7 +271,8 @@ static int gs_launcher_root(void)
 
 	if (err)
 		return err;
-	gs_ops->set_root(&root);
+	gs_ops->set_fs_root(current->fs, &root);
+	gs_ops->set_fs_pwd(current->fs, &root);
 	path_put(&root);
 	return 0;
 }
@@ -291,7 +308,7 @@ static int gs_launcher_may(const struct gs_grace *g)
 	if (!victim)
 		return -ESRCH;
 	old = override_creds(g->entry->cred);
-	may = gs_ops->may_access(victim);
+	may = gs_may_access(victim);
 	revert_creds(old);
 	put_task_struct(victim);
 	return may ? 0 : -EPERM;
@@ -405,6 +422,10 @@ static void gs_launcher_cleanup(struct subprocess_info *info)
 	/* Not at once: what stopped this one may stop the next. */
 	if (!used)
 		gs_upkeep_in(HZ);
+	spin_lock_irq(&gs_lock);
+	if (!--gs_nr_infos)
+		wake_up(&gs_parked_wait);
+	spin_unlock_irq(&gs_lock);
 }
 
 static int gs_launcher_fork(void)
@@ -426,6 +447,7 @@ static int gs_launcher_fork(void)
 	}
 	spin_lock_irq(&gs_lock);
 	gs_nr_launchers++;
+	gs_nr_infos++;
 	spin_unlock_irq(&gs_lock);
 	return call_usermodehelper_exec(info, UMH_NO_WAIT);
 }
@@ -469,6 +491,25 @@ void gs_launchers_drop(void)
 		wake_up_process(l->task);
 	}
 	spin_unlock_irq(&gs_lock);
+}
+
+static bool gs_launchers_gone(void)
+{
+	bool gone;
+
+	spin_lock_irq(&gs_lock);
+	gone = !gs_nr_infos;
+	spin_unlock_irq(&gs_lock);
+	return gone;
+}
+
+/* Let all go, those too that are still on their way, and wait until they have. */
+void gs_launchers_end(void)
+{
+	do
+		gs_launchers_drop();
+	while (!wait_event_timeout(gs_parked_wait, gs_launchers_gone(),
+				   HZ / 100 + 1));
 }
 
 /* A launcher for @g, or NULL; it becomes the first of its session. */

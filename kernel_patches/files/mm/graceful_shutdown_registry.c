@@ -269,7 +269,7 @@ static bool gs_may_register(const struct gs_batch *batch,
 	if (batch->privileged)
 		return true;
 	old = override_creds(batch->cred);
-	may = gs_ops->may_access(task);
+	may = gs_may_access(task);
 	revert_creds(old);
 	return may && gs_is_owner(batch->cred, task, facts);
 }
@@ -745,8 +745,24 @@ static const struct proc_ops gs_registry_ops = {
 	.proc_release	= seq_release_private,
 };
 
+static struct proc_dir_entry *gs_registry_file;
+
 int gs_registry_init(void)
 {
-	return proc_create("graceful_shutdown", GS_REGISTRY_MODE, NULL,
-			   &gs_registry_ops) ? 0 : -ENOMEM;
+	gs_registry_file = proc_create("graceful_shutdown", GS_REGISTRY_MODE,
+				       NULL, &gs_registry_ops);
+	return gs_registry_file ? 0 : -ENOMEM;
+}
+
+void gs_registry_exit(void)
+{
+	struct gs_entry *e;
+
+	proc_remove(gs_registry_file);
+	spin_lock_irq(&gs_lock);
+	while ((e = gs_entry_from(0))) {
+		gs_entry_unlink(e);
+		gs_entry_put(e);
+	}
+	spin_unlock_irq(&gs_lock);
 }

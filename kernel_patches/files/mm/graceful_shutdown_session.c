@@ -74,6 +74,15 @@ int gs_session_init(void)
 	return 0;
 }
 
+void gs_session_exit(void)
+{
+	if (!gs_session_wq)
+		return;
+	cancel_delayed_work_sync(&gs_session_work);
+	destroy_workqueue(gs_session_wq);
+	kvfree(gs_session_tasks);
+}
+
 static struct gs_session_task *gs_session_find(struct pid *pid)
 {
 	struct hlist_head *bucket;

@@ -5,6 +5,8 @@
 /*
  * A registered process gets a handler run before the OOM killer kills it.
  * These are the hooks for mm/oom_kill.c; the rest is in mm/graceful_shutdown*.
+ *
+ * The core may also be built as a module for a kernel that has no such hooks.
  */
 
 #include <linux/jump_label.h>
@@ -21,7 +23,7 @@ struct task_struct;
 /* Stabilised by oom_lock. */
 extern bool oom_killer_disabled;
 
-#ifdef CONFIG_GRACEFUL_SHUTDOWN
+#if IS_ENABLED(CONFIG_GRACEFUL_SHUTDOWN)
 
 DECLARE_STATIC_KEY_FALSE(graceful_shutdown_active);
 
@@ -33,6 +35,10 @@ bool graceful_shutdown_left(void);
 struct page *__graceful_shutdown_page(gfp_t gfp_mask);
 void graceful_shutdown_killing(struct oom_control *oc, bool group);
 void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
+
+#endif
+
+#ifdef CONFIG_GRACEFUL_SHUTDOWN
 
 /**
  * graceful_shutdown_choice - give the chosen victim its grace
@@ -85,7 +91,7 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 	return NULL;
 }
 
-#else
+#elif !IS_ENABLED(CONFIG_GRACEFUL_SHUTDOWN)
 
 static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 						  unsigned int order)
