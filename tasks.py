@@ -12,6 +12,7 @@ from invoke.tasks import task
 _KERNEL = "series: 5.4, 5.10, 6.1 or 6.12 (default 5.4)"
 _SOURCE = "kernel.org, debian, a URL, a tarball or a directory (default kernel.org)"
 _CONFIG = "flavour: guest, or debug with the kernel's own detectors (default guest)"
+_MODULE = "a stock kernel of Debian's with the module instead of a patched one"
 _SOURCES = {"kernel": _KERNEL, "source": _SOURCE}
 _BUILD = {
     **_SOURCES,
@@ -22,13 +23,21 @@ _JSON = {"json": "print for programs"}
 _SHOW = {**_JSON, "dry-run": "say what would be done, and do nothing"}
 
 
-@task(help={**_BUILD, **_SHOW, "keep": "leave the VM up and say how to reach it"})
+@task(
+    help={
+        **_BUILD,
+        **_SHOW,
+        "module": _MODULE,
+        "keep": "leave the VM up and say how to reach it",
+    }
+)
 def demo(
     _: Any,
     kernel: str = "",
     source: str = "",
     config: str = "guest",
     jobs: int = 0,
+    module: bool = False,
     keep: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -36,7 +45,7 @@ def demo(
     """Build the patched kernel, boot it, and see a handler run before the OOM killer kills."""
     from provisioning import frontend
 
-    request = frontend.Request(kernel, source, config, jobs)
+    request = frontend.Request(kernel, source, config, jobs, module)
 
     def work() -> int:
         from provisioning.vm.demo import run_demo
@@ -44,8 +53,8 @@ def demo(
         if dry_run:
             frontend.show(frontend.describe(request), json)
             return 0
-        kernel = frontend.kernel_for(request, fall_back=True)
-        return run_demo(kernel.image, keep, as_json=json, cost=kernel.flavour.cost)
+        chosen = frontend.bootable(request)
+        return run_demo(chosen.image, keep, as_json=json, cost=chosen.cost)
 
     frontend.run_task(work)
 
@@ -110,7 +119,7 @@ def lint(_: Any) -> None:
 
 @task
 def package(_: Any) -> None:
-    """Make the single file gs-oom.pyz and the wheel, into dist/."""
+    """Make the single file gs-oom.pyz, the wheel and the module's package, into dist/."""
     from provisioning import frontend, package
 
     frontend.run_task(package.run)
@@ -161,7 +170,7 @@ def patch_kernel(
     help={
         **_BUILD,
         **_SHOW,
-        "module": "a stock kernel with the module instead of a patched one",
+        "module": _MODULE,
         "unpatched": "the same configuration of the sources as they are, for comparison",
         "host": "build, install and verify on this machine; may be repeated",
     },
@@ -189,6 +198,8 @@ def build_kernel(
             raise frontend.not_yet("build-kernel --host (remote machines)")
         if dry_run:
             return frontend.show(frontend.describe(request), json)
+        if module:
+            return frontend.show({"image": frontend.bootable(request).image}, json)
         return frontend.show(frontend.artefact_facts(frontend.kernel_for(request)), json)
 
     frontend.run_task(work)
@@ -197,7 +208,15 @@ def build_kernel(
 _NAME = "the machine's name"
 
 
-@task(help={**_BUILD, "name": _NAME, "memory": "of the machine, in MB", "cpus": "processors"})
+@task(
+    help={
+        **_BUILD,
+        "module": _MODULE,
+        "name": _NAME,
+        "memory": "of the machine, in MB",
+        "cpus": "processors",
+    }
+)
 def vm_up(
     _: Any,
     name: str = "default",
@@ -205,21 +224,20 @@ def vm_up(
     source: str = "",
     config: str = "guest",
     jobs: int = 0,
+    module: bool = False,
     memory: int = 1024,
     cpus: int = 2,
 ) -> None:
     """Boot the patched kernel in a machine that stays up, with ssh."""
     from provisioning import frontend
 
-    request = frontend.Request(kernel, source, config, jobs)
+    request = frontend.Request(kernel, source, config, jobs, module)
 
     def work() -> None:
         from provisioning.vm import machines
 
-        built = frontend.kernel_for(request, fall_back=True)
-        machine = machines.up(
-            built.image, name, memory_mb=memory, cpus=cpus, cost=built.flavour.cost
-        )
+        chosen = frontend.bootable(request)
+        machine = machines.up(chosen.image, name, memory_mb=memory, cpus=cpus, cost=chosen.cost)
         frontend.show(
             {"name": machine.name, "kernel": machine.kernel, "ssh": f"./dev vm.ssh --name {name}"},
             as_json=False,

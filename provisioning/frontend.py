@@ -6,16 +6,19 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from provisioning import commands, config, log
 from provisioning.config import SERIES
 from provisioning.errors import MAKE_ROOM, HostFailed, ProvisioningError, UsageError, report
-from provisioning.kernel import build, patches, source, versions
+from provisioning.kernel import build, module, patches, source, versions
 from provisioning.kernel.build import KernelArtefact, Plan
 from provisioning.kernel.download import Unreachable
 from provisioning.kernel.source import Source
+from provisioning.kernel.versions import Cost
 from provisioning.progress import note
+from provisioning.vm import stock
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,13 @@ class Request:
 
     @property
     def series(self) -> str:
-        """The series asked for; the home series when none was."""
-        return self.kernel or SERIES[0]
+        """The series asked for; when none was the home series, or with the module Debian's."""
+        return self.kernel or (stock.DEFAULT if self.module else SERIES[0])
 
     def sources(self) -> Source:
         """Exactly the sources asked for."""
         if self.module:
-            raise not_yet("--module (the module for stock kernels)")
+            raise UsageError("with --module there are no sources", hint="leave --source out")
         return source.locate(self.series, self.source or source.DEFAULT)
 
     def plan(self, sources: Source | None = None) -> Plan:
@@ -113,8 +116,30 @@ def kernel_for(request: Request, *, fall_back: bool = False) -> KernelArtefact:
     )
 
 
+@dataclass(frozen=True)
+class Bootable:
+    """What a machine is to boot, and what that takes."""
+
+    image: Path
+    cost: Cost
+
+
+def bootable(request: Request) -> Bootable:
+    """The patched kernel, from the sources that there are; or Debian's own, with the module."""
+    if request.module:
+        if request.source or request.config != "guest":
+            raise UsageError(
+                "--module takes Debian's kernel as it is", hint="leave --source and --config out"
+            )
+        return Bootable(stock.bootable(request.series), stock.COST)
+    built = kernel_for(request, fall_back=True)
+    return Bootable(built.image, built.flavour.cost)
+
+
 def describe(request: Request) -> dict[str, Any]:
     """What would be built and what of it is in the cache; for ``--dry-run``."""
+    if request.module:
+        return {"series": request.series, "kernel": "Debian's own", "module": module.NAME}
     wanted = request.plan()
     return {
         "series": wanted.series,

@@ -1,7 +1,8 @@
 """Which patched kernels the tests that need a machine run on, and how they get them.
 
 GS_SERIES names the series (default: the one of the quick tier; `all` for all of them), GS_CONFIG
-the flavours (default: guest; `debug` for the kernels with the kernel's own detectors; `all`). 5.4
+the flavours (default: guest; `debug` for the kernels with the kernel's own detectors; `module` for
+Debian's own kernels as they are, with the module; `all`). 5.4
 needs a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
 GS_KERNEL_IMAGE_6_1 (and so on; GS_KERNEL_IMAGE_6_1_DEBUG, GS_KERNEL_IMAGE_6_1_UNPATCHED) names a
 bzImage to use as it is, for work on the kernel.
@@ -18,13 +19,16 @@ import pytest
 
 from provisioning import config
 from provisioning.kernel import build, source, versions
+from provisioning.kernel.versions import Cost
+from provisioning.vm import stock
 
 #: Series of the quick tier: packaged by Debian 12, so that it is there everywhere.
 QUICK = "6.1"
 
 #: The flavour of the quick tier, and all that the guest tests are made for.
 USUAL = "guest"
-FLAVOURS = (USUAL, "debug")
+MODULE = "module"
+FLAVOURS = (USUAL, "debug", MODULE)
 
 
 def chosen_series() -> list[str]:
@@ -49,7 +53,14 @@ def kernel_or_skip(series: str, flavour: str = USUAL, *, patched: bool = True) -
     image = os.environ.get("_".join(["GS_KERNEL_IMAGE", *own]))
     if image:
         return Path(image)
+    if flavour == MODULE:
+        return _stock(series)
     return _built(series, sources_of(series), flavour, patched)
+
+
+def cost_of(series: str, flavour: str) -> Cost:
+    """What such a kernel takes beyond one of the usual flavour."""
+    return stock.COST if flavour == MODULE else versions.flavour(flavour, series).cost
 
 
 def sources_of(series: str) -> str:
@@ -59,6 +70,13 @@ def sources_of(series: str) -> str:
         variable = "GS_KERNEL_SOURCE_" + series.replace(".", "_")
         pytest.skip(f"no sources of {series} here: set {variable} to a tree or a tarball")
     return tree or "debian"
+
+
+@lru_cache(maxsize=None)
+def _stock(series: str) -> Path:
+    if not versions.series(series).stock:
+        pytest.skip(f"Debian has no kernel of the series {series}")
+    return stock.bootable(series)
 
 
 @lru_cache(maxsize=None)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioning import cache, commands, config
@@ -64,9 +65,27 @@ def unpack(found: Found, target: Path) -> None:
     deb.unlink()
 
 
+def unpack_with_dependencies(
+    found: Found, more: Sequence[str], prefixes: tuple[str, ...], target: Path
+) -> None:
+    """Unpack below ``target`` what the package and ``more`` stand for: what they depend on.
+
+    Only packages whose names begin with one of ``prefixes``.
+    """
+    asked = [found.package.package, *more]
+    words = ["depends", "--recurse", "--important", "--no-pre-depends", *asked]
+    said = _apt(found.package, "apt-cache", *words)
+    names = {line for line in said.splitlines() if line.startswith(prefixes)}
+    for name in sorted(names.difference(asked)):
+        deb = _download(Found(replace(found.package, package=name), ""))
+        commands.run(["dpkg-deb", "-x", deb, target])
+        deb.unlink()
+
+
 def _download(found: Found) -> Path:
+    """Of no version: the newest that the lists know."""
     state = _state(found.package)
-    name = f"{found.package.package}={found.version}"
+    name = "=".join(filter(None, (found.package.package, found.version)))
     with cache.exclusive(state):
         downloads = state / "debs"
         downloads.mkdir(exist_ok=True)
@@ -77,7 +96,7 @@ def _download(found: Found) -> Path:
             (state / f"{found.package.package}.json").unlink(missing_ok=True)
             raise
         # An interrupted run may have left one of another version; apt writes a colon as %3a.
-        wanted = f"{found.package.package}_{found.version.replace(':', '%3a')}_*.deb"
+        wanted = f"{found.package.package}_{found.version.replace(':', '%3a') or '*'}_*.deb"
         return next(downloads.glob(wanted))
 
 

@@ -44,7 +44,8 @@ class DebianPackage:
 class Series:
     """One kernel series: the release to fetch and the patches that fit it.
 
-    ``make``: variables that this series' make needs with today's compilers.
+    ``make``: variables that this series' make needs with today's compilers. ``stock``: what the
+    names of Debian's own kernel packages end in, in the suite of its sources.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Series:
     patches: Path
     debian: DebianPackage | None
     make: tuple[tuple[str, str], ...] = ()
+    stock: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def series(name: str) -> Series:
         patches=PATCHES_DIR / row["patches"],
         debian=DebianPackage(**row["debian"]) if "debian" in row else None,
         make=tuple(row.get("make", {}).items()),
+        stock=row.get("stock", ""),
     )
 
 

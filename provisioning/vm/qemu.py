@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from provisioning import cache, commands, config
 from provisioning.errors import VMLost
 from provisioning.progress import note
+from provisioning.vm import initramfs
 
 PROGRAM = "qemu-system-x86_64"
 PACKAGE = "qemu-system-x86"
@@ -93,6 +94,7 @@ def command_line(spec: Spec, accelerator: str) -> list[str]:
     words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
     arguments = [KERNEL_ARGUMENTS, EMULATION_ARGUMENTS if accelerator == "tcg" else ""]
     words += ["-kernel", str(spec.kernel), "-append", " ".join([*arguments, spec.arguments])]
+    words += _initrd_words(spec.kernel)
     words += ["-chardev", f"file,id=console,path={_escape(spec.console)}"]
     words += ["-serial", "chardev:console"]
     words += ["-device", "virtio-rng-pci"]
@@ -217,6 +219,11 @@ def _accelerator_words(accelerator: str, counted: bool) -> list[str]:
     if counted:
         return ["-accel", "tcg,thread=single", "-icount", INSTRUCTION, "-cpu", "max"]
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+def _initrd_words(kernel: Path) -> list[str]:
+    initrd = kernel.with_name(initramfs.NAME)
+    return ["-initrd", str(initrd)] if initrd.exists() else []
 
 
 def _drive_words(number: int, drive: Drive) -> list[str]:
