@@ -14,17 +14,15 @@ from harness import (
     SLOWER,
     KernelLog,
     Scene,
-    features,
     program,
     register,
     sysctl,
     wait_for_reserve,
     words_of,
 )
+from marks import needs_fault_end
 
-pytestmark = pytest.mark.skipif(
-    features()["wait"] != "fault-end", reason="this kernel's askers wait in place"
-)
+pytestmark = needs_fault_end
 
 
 #: Blocks so large that no victim meets its OOM in mmap(2), where it waits with the lock held.

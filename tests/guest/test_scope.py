@@ -20,6 +20,7 @@ from harness import (
     words_of,
     write_registry,
 )
+from marks import needs_fault_end
 
 TERM = int(signal.SIGTERM)
 
@@ -29,6 +30,7 @@ LARGE = ("--block", "64M")
 # ---------------------------------------------------------------------------- signal=
 
 
+@needs_fault_end
 def test_a_signal_alone_reaches_the_thread_that_faults(scene: Scene, tmp_path: Path) -> None:
     """The victim has one thread, which stands in the very fault: it saves its state and exits."""
     saved = tmp_path / "saved"
@@ -44,6 +46,7 @@ def test_a_signal_alone_reaches_the_thread_that_faults(scene: Scene, tmp_path: P
     assert int(about["taken"]) > 0
 
 
+@needs_fault_end
 def test_a_signal_beside_a_handler(scene: Scene, tmp_path: Path) -> None:
     """Both: the handler runs, and the victim saves its state meanwhile."""
     saved, about = tmp_path / "saved", tmp_path / "about"
@@ -88,6 +91,7 @@ def test_real_time_signals(memcg: Scene) -> None:
     memcg.events.expect(victim.pid, "grace", "gone")
 
 
+@needs_fault_end
 def test_many_signals_take_no_handlers_place(memcg: Scene) -> None:
     """max_running is about handlers."""
     for number in range(20):
@@ -170,6 +174,7 @@ def test_the_scope_of_a_process_alone(memcg: Scene, family: int) -> None:
     memcg.events.expect(victim.pid, "kill")
 
 
+@needs_fault_end
 def test_a_signal_goes_to_the_victim(memcg: Scene, family: int, tmp_path: Path) -> None:
     """Not to the process that is registered."""
     saved = tmp_path / "saved"

@@ -23,6 +23,7 @@ from harness import (
     words_of,
     write_registry,
 )
+from marks import needs_fault_end
 
 USER = 65534
 OTHER = 1234
@@ -114,6 +115,7 @@ def test_a_users_own_process(memcg: Scene, place: Path) -> None:
     assert about["victim_alive"] == "1"
 
 
+@needs_fault_end
 def test_a_users_signal(memcg: Scene, place: Path) -> None:
     saved = place / "saved"
     victim = memcg.victim(

@@ -1,0 +1,217 @@
+"""The module comes and goes: at any moment it is taken out, or refuses, and nothing is left.
+
+GS_COUNT is the number of cycles of load, register, OOM, unload (default 50).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import (
+    EVENTS,
+    FEATURES,
+    REGISTRY,
+    SYSCTL,
+    Events,
+    Group,
+    KernelLog,
+    Victim,
+    alive,
+    features,
+    program,
+    register,
+    registry,
+    wait_until,
+    words_of,
+)
+
+COUNT = int(os.environ.get("GS_COUNT", "50"))
+
+MODULE = Path("/gs/gs_oom.ko")
+LOADED = Path("/sys/module/gs_oom")
+
+pytestmark = pytest.mark.skipif(
+    features().get("attachment") != "module", reason="the core is built in"
+)
+
+
+def load() -> None:
+    subprocess.run(["insmod", MODULE], check=True)
+
+
+def unload() -> str:
+    """Try once; why not, if not."""
+    done = subprocess.run(["rmmod", "gs_oom"], stderr=subprocess.PIPE, check=False)
+    return "" if done.returncode == 0 else done.stderr.decode()
+
+
+def in_use() -> int:
+    return int((LOADED / "refcnt").read_text())
+
+
+def launchers() -> list[int]:
+    """Handlers to be, parked until they are needed."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if path.read_text() == "gs_launcher\n":
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def loaded_again() -> Iterator[None]:
+    """Whatever the test does, the next one finds it loaded, and idle."""
+    yield
+    if not LOADED.exists():
+        load()
+    wait_until(lambda: not in_use(), timeout=30)
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    group = Group()
+    yield group
+    group.remove()
+
+
+@pytest.fixture
+def victim(group: Group) -> Iterator[Victim]:
+    victim = Victim(group=group)
+    yield victim
+    victim.close()
+
+
+def killed(victim: Victim) -> None:
+    assert victim.wait() == -signal.SIGKILL
+
+
+def test_it_leaves_nothing(victim: Victim) -> None:
+    """With somebody registered, and launchers that wait."""
+    register(victim.pid, program("do_nothing"))
+    wait_until(lambda: len(launchers()) >= 16)
+    assert unload() == ""
+    assert not any(path.exists() for path in (LOADED, REGISTRY, EVENTS, FEATURES))
+    assert not list(SYSCTL.glob("graceful_shutdown_*"))
+    assert launchers() == []
+    assert alive(victim.pid)
+    victim.go()
+    killed(victim)
+
+
+def test_a_new_one_knows_nobody(victim: Victim) -> None:
+    register(victim.pid, program("do_nothing"))
+    assert unload() == ""
+    load()
+    assert registry() == [] and features()["count_kill"] == "0"
+
+
+@pytest.mark.parametrize("handler", ["never_ends", None], ids=["handler", "signal"])
+def test_it_refuses_in_the_middle_of_a_grace(victim: Victim, handler: str | None) -> None:
+    """The promise of a grace is kept; after the kill it goes."""
+    events = Events()
+    if handler:
+        register(victim.pid, program(handler), grace_ms=3000)
+    else:
+        register(victim.pid, signal=int(signal.SIGCONT), grace_ms=3000)
+    victim.go()
+    events.wait(event="grace", pid=victim.pid)
+    events.close()
+    for _ in range(5):
+        assert "in use" in unload()
+        time.sleep(0.2)
+    assert alive(victim.pid)
+    killed(victim)
+    wait_until(lambda: not in_use(), timeout=5)
+    assert unload() == ""
+
+
+def test_it_refuses_while_somebody_reads_the_events() -> None:
+    events = Events()
+    assert "in use" in unload()
+    events.close()
+    assert unload() == ""
+
+
+def test_an_open_registry_does_not_hold_it(victim: Victim) -> None:
+    """What is written there later finds nobody."""
+    file = os.open(REGISTRY, os.O_WRONLY)
+    assert unload() == ""
+    with pytest.raises(OSError):
+        os.write(file, f"{victim.pid} {program('do_nothing')}\n".encode())
+    os.close(file)
+    load()
+    assert registry() == []
+
+
+def test_cycles(tmp_path: Path) -> None:
+    """Load, register, OOM, unload, and again."""
+    assert unload() == ""
+    for number in range(COUNT):
+        load()
+        group, saved = Group(), tmp_path / f"saved-{number}"
+        victim = Victim(("--block", "4M"), group=group)
+        try:
+            register(victim.pid, program("write_file"), saved)
+            victim.go()
+            killed(victim)
+            assert words_of(saved)["victim_alive"] == "1", f"cycle {number}"
+        finally:
+            victim.close()
+            group.remove()
+        wait_until(lambda: not in_use(), timeout=5)
+        assert unload() == ""
+        assert launchers() == []
+
+
+def test_it_goes_and_comes_under_a_storm(kernel_log: KernelLog) -> None:
+    """Every victim is killed, with its grace or without; and it went at least once meanwhile."""
+    over = threading.Event()
+    gone = 0
+
+    def come_and_go() -> None:
+        nonlocal gone
+        while not over.is_set():
+            if unload() == "":
+                gone += 1
+                load()
+
+    worker = threading.Thread(target=come_and_go)
+    worker.start()
+    try:
+        for _ in range(max(COUNT // 2, 5)):
+            storm()
+    finally:
+        over.set()
+        worker.join()
+    assert gone > 0
+    assert len(kernel_log.matching("Killed process")) >= 4 * max(COUNT // 2, 5)
+
+
+def storm() -> None:
+    """Four victims at once, in cgroups of their own."""
+    groups = [Group() for _ in range(4)]
+    victims = [Victim(("--block", "4M"), group=group) for group in groups]
+    try:
+        for victim in victims:
+            try:
+                register(victim.pid, program("do_nothing"), grace_ms=1000)
+            except OSError:
+                pass  # just now there is no registry
+            victim.go()
+        for victim in victims:
+            killed(victim)
+    finally:
+        for victim in victims:
+            victim.close()
+        for group in groups:
+            group.remove()
