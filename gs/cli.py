@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .eventstream import OomEvent
     from .registry import Registration
 
-COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor")
+COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor", "module")
 HELP_WORDS = ("-h", "--help", "help")
 
 HELP = """\
@@ -30,8 +30,10 @@ Runs a program of your choice before the OOM killer kills a process.
   list                                 what is registered
   watch                                follow what the OOM killer does
   doctor                               what this machine offers, and what is in the way
+  module build|load|unload|status      the module for a kernel that is not patched
 
-`gs-oom COMMAND --help` says more of each. The first thing to try, on a patched kernel, as root:
+`gs-oom COMMAND --help` says more of each. The first thing to try, as root, on a patched
+kernel or with the module:
 
   gs-oom run --on-oom "sh -c 'ps aux > /var/tmp/last-words'" --memory-max 100M -- tail /dev/zero
 
@@ -143,6 +145,7 @@ def _parse_and_run(words: list[str]) -> int:
     _add_list(command)
     _add_watch(command)
     _add_doctor(command)
+    _add_module(command)
     options = top.parse_args(words)
     code: int = options.function(options)
     return code
@@ -386,6 +389,52 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print(report(findings), end="")
     return 0 if can_protect(findings) else 3
+
+
+def _add_module(add: Adder) -> None:
+    parser = add(
+        "module",
+        _module,
+        """\
+The module gives a kernel that is not patched what a patched one has, but for what `gs-oom doctor`
+names. Its sources come with the package gs-oom-dkms.
+
+  build    have DKMS build it for the running kernel     load     put it in
+  unload   take it out: registrations are dropped        status   where it stands
+
+While a grace runs or an event stream is open it stays: `unload --wait 30s` tries again.""",
+    )
+    parser.add_argument("action", choices=("build", "load", "unload", "status"))
+    parser.add_argument("--wait", metavar="TIME", help="unload: how long to try: 30s, 2m")
+    _add_json(parser)
+
+
+def _module(options: argparse.Namespace) -> int:
+    from . import arguments, module
+    from .errors import UsageError
+
+    if options.wait is not None and options.action != "unload":
+        raise UsageError("module", f"{options.action} does not wait", "leave --wait out")
+    wait = 0.0 if options.wait is None else arguments.parse_grace(options.wait)
+    if options.action == "unload":
+        module.unload(wait, tell=lambda text: print(text, file=sys.stderr))
+    elif options.action == "build":
+        module.build()
+    elif options.action == "load":
+        module.load()
+    now = module.status()
+    if options.json:
+        _print_json(now.as_dict())
+    else:
+        for key, value in now.as_dict().items():
+            print(f"{key:<12} {_as_word(value)}")
+    return 0
+
+
+def _as_word(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value == "" else value
 
 
 def _add_json(parser: argparse.ArgumentParser, text: str = "for programs") -> None:

@@ -83,7 +83,7 @@ ROWS = (
     ("eventstream",),
     ("backends/__init__", "backends/kernel"),
     ("runner", "finding"),
-    ("bystanders", "trial"),
+    ("bystanders", "trial", "module"),
     ("doctor",),
     ("child",),
     ("cli",),
