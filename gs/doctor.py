@@ -117,7 +117,20 @@ def _check_features(machine: Machine) -> Iterator[Finding]:
     for key, meaning in _WITHOUT.items():
         if key not in keys:
             yield Finding("kernel", NOTE, meaning)
+    if found.get("attachment") == "module":
+        given = (found.get("capabilities") or "").split(",")
+        for name, meaning in _WITHOUT_CAPABILITY.items():
+            if name not in given:
+                yield Finding("kernel", NOTE, f"as a module: {meaning}")
 
+
+#: What a patched kernel gives and the module does not.
+_WITHOUT_CAPABILITY = {
+    "fault-end": "who runs out of memory waits with the locks of its page fault, so a handler that"
+    " reads /proc/PID/maps or smaps, or attaches, meets its deadline, and signal= may not arrive",
+    "page-by-page": "the reserve of a global OOM is given to all, of which handlers are the first",
+    "vmstat": "the counters are in the features file alone, not in /proc/vmstat",
+}
 
 #: What the absence of a key means to its user.
 _WITHOUT = {

@@ -429,12 +429,15 @@ def test_the_files() -> None:
     assert stat.S_IMODE(FEATURES.stat().st_mode) == 0o444
     about = features()
     assert about["abi"] == "1"
-    assert about["attachment"] == "builtin"
+    assert about["attachment"] in ("builtin", "module")
     assert "grace_ms" in about["keys"].split(",")
     assert {"grace", "done", "timeout", "failed", "averted", "gone", "kill"} <= set(
         about["events"].split(",")
     )
-    assert about["wait"] in ("fault-end", "in-place")
+    builtin = about["attachment"] == "builtin"
+    assert about["wait"] == ("fault-end" if builtin else "in-place")
+    assert about["capabilities"] == ("fault-end,page-by-page,vmstat" if builtin else "")
+    assert os.uname().release.startswith(about["series"] + ".")
     assert int(about["reserve_kb"]) >= 0
 
 

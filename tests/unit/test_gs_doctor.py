@@ -106,6 +106,13 @@ def test_a_patched_kernel_that_may_not_be_used(
     assert finding.level == GOOD
 
 
+def test_what_the_module_lacks_is_said(tmp_path: Path) -> None:
+    features = FEATURES.replace("attachment=builtin", "attachment=module\ncapabilities=")
+    findings = doctor.examine(machine(tmp_path, {}, patched(tmp_path, features)))
+    texts = [f.text for f in findings if f.text.startswith("as a module: ")]
+    assert len(texts) == 3 and all(f.level == NOTE for f in findings if f.text in texts)
+
+
 def test_static_usermodehelper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "may_register", lambda files: True)
     files = patched(

@@ -229,12 +229,35 @@ void gs_deactivate(void)
 
 /* ---- what user space sees of it ---------------------------------------- */
 
+/* What only some attachments give. */
+static void gs_capabilities_show(struct seq_file *m)
+{
+	const char *const names[] = {
+		gs_ops->leave_fault ? "fault-end" : NULL,
+		gs_ops->page_by_page ? "page-by-page" : NULL,
+		gs_ops->count ? "vmstat" : NULL,
+	};
+	const char *comma = "";
+	int i;
+
+	seq_puts(m, "capabilities=");
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!names[i])
+			continue;
+		seq_printf(m, "%s%s", comma, names[i]);
+		comma = ",";
+	}
+	seq_putc(m, '\n');
+}
+
 static int gs_features_show(struct seq_file *m, void *v)
 {
 	enum gs_event event;
 
 	seq_printf(m, "abi=%d\nattachment=%s\nversion=%s\n", GS_ABI,
 		   gs_ops->attachment, GS_VERSION);
+	seq_printf(m, "series=%u.%u\n", GS_SERIES);
+	gs_capabilities_show(m);
 	seq_puts(m, "keys=grace_ms,signal,scope\n");
 	seq_puts(m, "events=grace,done,timeout,failed,averted,gone,kill,lost\n");
 	seq_printf(m, "wait=%s\n",

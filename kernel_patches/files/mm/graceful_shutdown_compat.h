@@ -19,6 +19,10 @@
 
 #include "graceful_shutdown.h"
 
+/* Of the kernel that it is built for, two numbers. */
+#define GS_SERIES	(LINUX_VERSION_CODE >> 16) & 0xff, \
+			(LINUX_VERSION_CODE >> 8) & 0xff
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 6, 0)
 #define proc_ops	file_operations
 #define proc_open	open
