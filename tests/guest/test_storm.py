@@ -20,6 +20,7 @@ import cgroups
 import pytest
 from harness import (
     EVENTS,
+    GRACE_MS,
     LIMIT,
     MB,
     SLACK_MS,
@@ -50,7 +51,7 @@ def test_many_in_a_row(kind: str, tmp_path: Path) -> None:
         saved = tmp_path / f"saved-{number}"
         try:
             victim = scene.victim("--block", "4M")
-            register(victim.pid, program("write_file"), saved, grace_ms=2000)
+            register(victim.pid, program("write_file"), saved, grace_ms=GRACE_MS)
             scene.kill_of(victim)
             events.expect(victim.pid, "grace", "done", "kill")
             assert words_of(saved)["victim_alive"] == "1", f"OOM {number}"
