@@ -92,7 +92,9 @@ def _check_backend(machine: Machine) -> Iterator[Finding]:
         _BACKEND_CHECK,
         BAD,
         f"`gs-oom run` has none to take: {reason.what}: {reason.why} (this gs has no {others} yet)",
-        reason.hint if "doctor" not in reason.hint else "boot a patched kernel",
+        reason.hint
+        if "doctor" not in reason.hint
+        else "gs-oom module load (its sources: the package gs-oom-dkms), or boot a patched kernel",
     )
 
 

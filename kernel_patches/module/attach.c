@@ -39,6 +39,7 @@ static unsigned long (*gs_lookup_name)(const char *name);
 static void (*gs_original)(struct oom_control *oc, const char *message);
 static unsigned long gs_kill_address;
 static struct task_struct *(*gs_find_lock_task_mm)(struct task_struct *task);
+static const int *gs_ftrace_enabled;
 
 /**
  * struct gs_symbol - something to be found
@@ -56,6 +57,7 @@ static const struct gs_symbol gs_symbols[] = {
 	{ "oom_kill_process", NULL, &gs_original },
 	{ "__oom_kill_process", NULL, &gs_kill_address },
 	{ "find_lock_task_mm", NULL, &gs_find_lock_task_mm },
+	{ "ftrace_enabled", NULL, &gs_ftrace_enabled },
 	{ "oom_lock", NULL, &gs_module_ops.oom_lock },
 	{ "oom_killer_disabled", NULL, &gs_module_ops.oom_killer_disabled },
 	{ "ksys_setsid", NULL, &gs_module_ops.setsid },
@@ -280,7 +282,7 @@ static int gs_hook(struct ftrace_ops *ops, unsigned long address,
 	if (!err)
 		err = register_ftrace_function(ops);
 	if (err == -EBUSY)
-		pr_err("not loaded: a live patch or another module has changed %s(), or kernel.ftrace_enabled is 0\n",
+		pr_err("not loaded: a live patch or another module has changed %s()\n",
 		       name);
 	else if (err)
 		pr_err("not loaded: ftrace gives no hook on %s() (error %d)\n",
@@ -299,8 +301,14 @@ static void gs_unhook(struct ftrace_ops *ops, unsigned long address)
 
 static int gs_hooks_register(void)
 {
-	int err = gs_hook(&gs_kill_ops, gs_kill_address, "__oom_kill_process");
+	int err;
 
+	/* Until 5.4 hooks could be registered then, and were never called. */
+	if (!READ_ONCE(*gs_ftrace_enabled)) {
+		pr_err("not loaded: kernel.ftrace_enabled is 0\n");
+		return -EBUSY;
+	}
+	err = gs_hook(&gs_kill_ops, gs_kill_address, "__oom_kill_process");
 	if (err)
 		return err;
 	err = gs_hook(&gs_choice_ops, (unsigned long)gs_original,

@@ -5,6 +5,7 @@ GS_COUNT is the number of cycles of load, register, OOM, unload (default 50).
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -151,6 +152,72 @@ def test_an_open_registry_does_not_hold_it(victim: Victim) -> None:
     os.close(file)
     load()
     assert registry() == []
+
+
+# ---------------------------------------------------------------------------- it refuses to load
+
+FTRACE = Path("/proc/sys/kernel/ftrace_enabled")
+SINCE_5_5 = tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 5)
+
+
+def test_without_ftrace_it_does_not_load(kernel_log: KernelLog) -> None:
+    """And leaves nothing of a half."""
+    assert unload() == ""
+    FTRACE.write_text("0")
+    try:
+        done = subprocess.run(["insmod", MODULE], stderr=subprocess.PIPE, check=False)
+        assert done.returncode != 0
+    finally:
+        FTRACE.write_text("1")
+    assert not any(path.exists() for path in (LOADED, REGISTRY, EVENTS, FEATURES))
+    assert kernel_log.matching("gs_oom: not loaded: kernel.ftrace_enabled is 0")
+    load()
+
+
+@pytest.mark.skipif(not SINCE_5_5, reason="ftrace has no hooks that stay before 5.5")
+def test_ftrace_cannot_be_switched_off_below_it() -> None:
+    with pytest.raises(OSError):
+        FTRACE.write_text("0")
+    assert FTRACE.read_text() == "1\n"
+
+
+def test_twice_it_does_not_load() -> None:
+    done = subprocess.run(["insmod", MODULE], stderr=subprocess.PIPE, check=False)
+    assert done.returncode != 0 and b"exists" in done.stderr
+
+
+# ---------------------------------------------------------------------------- gs module
+
+
+def gs(*words: str) -> subprocess.CompletedProcess[str]:
+    command = ["python3", "-m", "gs", "module", *words]
+    return subprocess.run(command, cwd="/gs", capture_output=True, text=True, check=False)
+
+
+def test_the_command_tells_where_it_stands() -> None:
+    told = json.loads(gs("status", "--json").stdout)
+    assert (told["loaded"], told["users"], told["attachment"]) == (True, 0, "module")
+    assert gs("unload").returncode == 0
+    told = json.loads(gs("status", "--json").stdout)
+    assert (told["loaded"], told["attachment"]) == (False, "")
+    load()
+
+
+def test_the_command_waits_for_a_grace(victim: Victim) -> None:
+    events = Events()
+    register(victim.pid, program("never_ends"), grace_ms=4000)
+    victim.go()
+    events.wait(event="grace", pid=victim.pid)
+    events.close()
+    at_once = gs("unload")
+    assert at_once.returncode == 3 and "is in use" in at_once.stderr
+    patient = gs("unload", "--wait", "30s")
+    assert patient.returncode == 0, patient.stderr
+    assert "waiting up to 30 s" in patient.stderr
+    killed(victim)
+
+
+# ---------------------------------------------------------------------------- again and again
 
 
 def test_cycles(tmp_path: Path) -> None:
