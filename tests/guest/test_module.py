@@ -170,7 +170,7 @@ def test_without_ftrace_it_does_not_load(kernel_log: KernelLog) -> None:
     finally:
         FTRACE.write_text("1")
     assert not any(path.exists() for path in (LOADED, REGISTRY, EVENTS, FEATURES))
-    assert kernel_log.matching("gs_oom: not loaded: .*ftrace_enabled is 0")
+    assert kernel_log.matching("gs_oom: not loaded: kernel.ftrace_enabled is 0")
     load()
 
 
