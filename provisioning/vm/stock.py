@@ -19,7 +19,7 @@ IMAGE = "vmlinuz"
 DEFAULT = "6.1"
 
 #: A distribution's kernel is larger than one of the flavour guest.
-COST = Cost(memory_mb=64)
+COST = Cost(memory_mb=32)
 
 
 def bootable(series: str) -> Path:
