@@ -256,7 +256,7 @@ static int gs_features_show(struct seq_file *m, void *v)
 
 	seq_printf(m, "abi=%d\nattachment=%s\nversion=%s\n", GS_ABI,
 		   gs_ops->attachment, GS_VERSION);
-	seq_printf(m, "series=%u.%u\n", GS_SERIES);
+	seq_printf(m, "series=%u.%u\n", GS_SERIES_MAJOR, GS_SERIES_MINOR);
 	gs_capabilities_show(m);
 	seq_puts(m, "keys=grace_ms,signal,scope\n");
 	seq_puts(m, "events=grace,done,timeout,failed,averted,gone,kill,lost\n");

@@ -73,7 +73,8 @@ static const struct graceful_shutdown_ops gs_builtin_ops = {
 	.setsid			= ksys_setsid,
 	.set_fs_root		= set_fs_root,
 	.set_fs_pwd		= set_fs_pwd,
-	GS_UCOUNTS_OPS
+	.get_ucounts		= gs_get_ucounts,
+	.put_ucounts		= gs_put_ucounts,
 	.free_uid		= free_uid,
 	.cred_free		= security_cred_free,
 	.cred_alloc_blank	= security_cred_alloc_blank,

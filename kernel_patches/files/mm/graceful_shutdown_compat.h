@@ -20,8 +20,8 @@
 #include "graceful_shutdown.h"
 
 /* Of the kernel that it is built for, two numbers. */
-#define GS_SERIES	(LINUX_VERSION_CODE >> 16) & 0xff, \
-			(LINUX_VERSION_CODE >> 8) & 0xff
+#define GS_SERIES_MAJOR	(LINUX_VERSION_CODE >> 16)
+#define GS_SERIES_MINOR	((LINUX_VERSION_CODE >> 8) & 0xff)
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 6, 0)
 #define proc_ops	file_operations
@@ -85,10 +85,12 @@ static inline struct timespec64 gs_inode_ctime(const struct inode *inode)
 /* Since 5.14 credentials hold the counts of their user, too. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 14, 0)
 #define GS_HAS_UCOUNTS	0
-#define GS_UCOUNTS_OPS
+#define gs_get_ucounts	NULL
+#define gs_put_ucounts	NULL
 #else
 #define GS_HAS_UCOUNTS	1
-#define GS_UCOUNTS_OPS	.get_ucounts = get_ucounts, .put_ucounts = put_ucounts,
+#define gs_get_ucounts	get_ucounts
+#define gs_put_ucounts	put_ucounts
 #endif
 
 /* Whom a process counts for, which must go with its uid. */
