@@ -228,7 +228,9 @@ static struct task_struct *gs_overdue(const struct oom_control *oc)
 	struct task_struct *victim;
 	unsigned int index = 0;
 
-	if (!gs_grace_awaits(oc->chosen, oc->memcg))
+	/* Somebody's memory elsewhere is of no use to a bounded asker. */
+	if (gs_is_bounded(oc->constraint) ||
+	    !gs_grace_awaits(oc->chosen, oc->memcg))
 		return NULL;
 	while ((victim = gs_spent_due(&index))) {
 		if (gs_still_killable(oc->memcg, victim))
