@@ -13,6 +13,7 @@ from . import backends, bystanders, cgroup, shadowing, trial
 from .backends.kernel import KernelBackend
 from .errors import GsError, InvalidHandler
 from .finding import BAD, GOOD, NOTE, WARNING, Finding, Machine
+from .procfile import feature_list
 from .registry import keys_of
 
 _MARKS = {GOOD: "ok  ", NOTE: "note", WARNING: "WARN", BAD: "BAD "}
@@ -120,7 +121,7 @@ def _check_features(machine: Machine) -> Iterator[Finding]:
         if key not in keys:
             yield Finding("kernel", NOTE, meaning)
     if found.get("attachment") == "module":
-        given = (found.get("capabilities") or "").split(",")
+        given = feature_list(found, "capabilities")
         for name, meaning in _WITHOUT_CAPABILITY.items():
             if name not in given:
                 yield Finding("kernel", NOTE, f"as a module: {meaning}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 
+from . import procfile
 from .errors import GsError, NotSupported, PermissionDenied
 from .finding import Machine
 from .record import Record
@@ -73,17 +74,23 @@ def status(machine: Machine | None = None) -> Status:
     """Looks at files only."""
     machine = machine or Machine()
     release = os.uname().release
-    users = machine.read(f"/sys/module/{NAME}/refcnt")
+    users = _users(machine)
     return Status(
         release=release,
         sources=_sources(machine),
         built=_built(machine, release),
         loaded=users is not None,
-        users=int(users or 0),
+        users=users or 0,
         attachment=_attachment(machine),
         secure_boot=_secure_boot(machine),
         lockdown=_lockdown(machine),
     )
+
+
+def _users(machine: Machine) -> int | None:
+    """None where it is not loaded."""
+    text = machine.read(f"/sys/module/{NAME}/refcnt")
+    return None if text is None else int(text)
 
 
 def _sources(machine: Machine) -> str:
@@ -102,8 +109,8 @@ def _built(machine: Machine, release: str) -> str:
 
 
 def _attachment(machine: Machine) -> str:
-    lines = (machine.read("/proc/graceful_shutdown_features") or "").splitlines()
-    return dict(line.partition("=")[::2] for line in lines).get("attachment", "")
+    text = machine.read("/proc/graceful_shutdown_features") or ""
+    return procfile.parse_features(text).get("attachment", "")
 
 
 def _secure_boot(machine: Machine) -> bool:
@@ -125,12 +132,12 @@ def _lockdown(machine: Machine) -> str:
 # ---------------------------------------------------------------------------- what it does
 
 
-def build() -> Status:
+def build() -> None:
     """Have DKMS build and install it for the running kernel; nothing happens if it is there."""
     _expect_root("cannot build the module")
     now = status()
     if now.built:
-        return now
+        return
     if not now.sources:
         raise NotSupported(
             "cannot build the module",
@@ -148,15 +155,14 @@ def build() -> Status:
         "cannot build the module",
         "apt-get install dkms",
     )
-    return status()
 
 
-def load() -> Status:
+def load() -> None:
     """modprobe; if the kernel refuses it, says why as far as it told."""
     _expect_root("cannot load the module")
     now = status()
     if now.attachment:
-        return now
+        return
     if not now.built:
         raise NotSupported(
             "cannot load the module",
@@ -168,7 +174,6 @@ def load() -> Status:
         _run(["modprobe", NAME], "cannot load the module", "apt-get install kmod")
     except NotSupported as error:
         raise _refused(now, error, _kernel_log()[before:]) from None
-    return status()
 
 
 def _refused(now: Status, error: GsError, log: Sequence[str]) -> GsError:
@@ -193,24 +198,25 @@ def unload(wait: float = 0.0, tell: Callable[[str], None] = print) -> None:
     import time
 
     _expect_root("cannot take the module out")
+    machine = Machine()
     deadline = time.monotonic() + wait
     told = False
-    while status().loaded:
+    while _users(machine) is not None:
         try:
             _run(["rmmod", NAME], "cannot take the module out", "apt-get install kmod")
-        except NotSupported as error:
-            if not status().users or time.monotonic() >= deadline:
-                raise _in_use(error) from None
+        except NotSupported:
+            users = _users(machine)
+            if not users:
+                raise
+            if time.monotonic() >= deadline:
+                raise _in_use(users) from None
             if not told:
-                tell(f"in use ({status().users}): waiting up to {wait:g} s")
+                tell(f"in use ({users}): waiting up to {wait:g} s")
                 told = True
             time.sleep(_PAUSE)
 
 
-def _in_use(error: GsError) -> GsError:
-    users = status().users
-    if not users:
-        return error
+def _in_use(users: int) -> GsError:
     return NotSupported(
         "the module is in use",
         f"{users} graces and open event streams",

@@ -23,6 +23,7 @@ from harness import (
     Victim,
     delay_ms,
     entry_of,
+    launchers,
     pid_numbers,
     program,
     register,
@@ -365,14 +366,3 @@ def test_launchers_that_cannot_be_forked(scene: Scene) -> None:
     wait_until(lambda: launchers() >= 2, timeout=30, why="no launchers are forked any more")
     scene.kill_of(victim)
     scene.events.expect(victim.pid, "grace", "done", "kill")
-
-
-def launchers() -> int:
-    """Parked ones, by their name."""
-    found = 0
-    for pid in pid_numbers():
-        try:
-            found += Path(f"/proc/{pid}/comm").read_text() == "gs_launcher\n"
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
