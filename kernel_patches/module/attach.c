@@ -250,14 +250,20 @@ static void notrace gs_choice_hook(unsigned long ip, unsigned long parent_ip,
 	gs_hook_divert(regs, (unsigned long)gs_oom_kill_process);
 }
 
-/* Where it has no memory any more, nothing is killed. */
+/*
+ * While the hooks come and go one of them may be there alone: a kill that did not
+ * lead through gs_oom_kill_process() has nothing that a record could be made of.
+ * Where the victim has no memory any more, nothing is killed.
+ */
 static void notrace gs_kill_hook(unsigned long ip, unsigned long parent_ip,
 				 struct ftrace_ops *ops,
 				 struct ftrace_regs *regs)
 {
-	struct task_struct *victim = (void *)gs_hook_argument(regs);
+	struct task_struct *victim;
 
-	victim = gs_find_lock_task_mm(victim);
+	if (!gs_passing)
+		return;
+	victim = gs_find_lock_task_mm((void *)gs_hook_argument(regs));
 	if (!victim)
 		return;
 	graceful_shutdown_killed(victim, victim->mm);
