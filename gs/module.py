@@ -26,6 +26,9 @@ SOURCES = "/usr/src"
 #: How a line of the module's own begins, in the kernel log.
 _SAID = re.compile(rf"\b{NAME}: (.*)")
 
+#: What rmmod says of a module that somebody has a reference on.
+_IN_USE = "is in use"
+
 #: Seconds between two attempts to take it out.
 _PAUSE = 0.2
 
@@ -204,10 +207,10 @@ def unload(wait: float = 0.0, tell: Callable[[str], None] = print) -> None:
     while _users(machine) is not None:
         try:
             _run(["rmmod", NAME], "cannot take the module out", "apt-get install kmod")
-        except NotSupported:
-            users = _users(machine)
-            if not users:
+        except NotSupported as error:
+            if _IN_USE not in error.why:
                 raise
+            users = _users(machine) or 0
             if time.monotonic() >= deadline:
                 raise _in_use(users) from None
             if not told:
@@ -219,7 +222,7 @@ def unload(wait: float = 0.0, tell: Callable[[str], None] = print) -> None:
 def _in_use(users: int) -> GsError:
     return NotSupported(
         "the module is in use",
-        f"{users} graces and open event streams",
+        f"{users} graces and open event streams by now",
         "try again after the kill, or end gs-oom watch; or: gs-oom module unload --wait 30s",
     )
 
