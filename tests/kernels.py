@@ -2,7 +2,8 @@
 
 GS_SERIES names the series (default: the one of the quick tier; `all` for all of them), GS_CONFIG
 the flavours (default: guest; `debug` for the kernels with the kernel's own detectors; `module` for
-Debian's own kernels as they are, with the module; `all`). 5.4
+Debian's own kernels as they are, with the module, where Debian has one, and for one of the series'
+own sources where not; `module-debug` for such a one with the detectors; `all`). 5.4
 needs a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
 GS_KERNEL_IMAGE_6_1 (and so on; GS_KERNEL_IMAGE_6_1_DEBUG, GS_KERNEL_IMAGE_6_1_UNPATCHED) names a
 bzImage to use as it is, for work on the kernel.
@@ -18,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from provisioning import config
-from provisioning.kernel import build, source, versions
+from provisioning.kernel import build, source, stock, versions
 from provisioning.kernel.versions import Cost
-from provisioning.vm import stock
+from provisioning.vm import stock as stock_vm
 
 #: Series of the quick tier: packaged by Debian 12, so that it is there everywhere.
 QUICK = "6.1"
@@ -28,7 +29,10 @@ QUICK = "6.1"
 #: The flavour of the quick tier, and all that the guest tests are made for.
 USUAL = "guest"
 MODULE = "module"
-FLAVOURS = (USUAL, "debug", MODULE)
+FLAVOURS = (USUAL, "debug", MODULE, "module-debug")
+
+#: Unpatched kernels that the module is loaded into, and what they are built as.
+MODULAR = {MODULE: "modular", "module-debug": "modular-debug"}
 
 
 def chosen_series() -> list[str]:
@@ -53,14 +57,16 @@ def kernel_or_skip(series: str, flavour: str = USUAL, *, patched: bool = True) -
     image = os.environ.get("_".join(["GS_KERNEL_IMAGE", *own]))
     if image:
         return Path(image)
-    if flavour == MODULE:
-        return _stock(series)
+    if flavour in MODULAR:
+        return _with_module(series, flavour)
     return _built(series, sources_of(series), flavour, patched)
 
 
 def cost_of(series: str, flavour: str) -> Cost:
     """What such a kernel takes beyond one of the usual flavour."""
-    return stock.COST if flavour == MODULE else versions.flavour(flavour, series).cost
+    if flavour == MODULE and versions.series(series).stock:
+        return stock_vm.COST
+    return versions.flavour(MODULAR.get(flavour, flavour), series).cost
 
 
 def sources_of(series: str) -> str:
@@ -73,10 +79,11 @@ def sources_of(series: str) -> str:
 
 
 @lru_cache(maxsize=None)
-def _stock(series: str) -> Path:
-    if not versions.series(series).stock:
-        pytest.skip(f"Debian has no kernel of the series {series}")
-    return stock.bootable(series)
+def _with_module(series: str, flavour: str) -> Path:
+    if flavour == MODULE and versions.series(series).stock:
+        return stock_vm.bootable(series)
+    sources = source.locate(series, sources_of(series))
+    return stock_vm.with_module(stock.stand_in(series, MODULAR[flavour], sources))
 
 
 @lru_cache(maxsize=None)

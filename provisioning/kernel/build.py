@@ -142,6 +142,15 @@ def compile_objects(wanted: Plan, targets: Sequence[str], extra: Sequence[str] =
 
 
 @contextmanager
+def tree_for_modules(wanted: Plan, jobs: int | None = None) -> Iterator[Path]:
+    """The tree with all that modules are built against, nobody else's inside the block."""
+    with working_copy(wanted) as place:
+        if not (place / "linux/Module.symvers").exists():
+            _compile(wanted, place, jobs)
+        yield place / "linux"
+
+
+@contextmanager
 def working_copy(wanted: Plan) -> Iterator[Path]:
     """The work directory, ours alone, its ``linux`` patched to what this checkout has (or left
     as it is, for an unpatched flavour)."""
@@ -201,7 +210,7 @@ def _compile(wanted: Plan, place: Path, jobs: int | None) -> None:
             _make(
                 wanted.source.series,
                 tree,
-                [f"-j{jobs or default_jobs()}", "bzImage"],
+                [f"-j{jobs or default_jobs()}", *wanted.flavour.targets],
                 log=log,
                 on_line=count,
             )

@@ -11,7 +11,7 @@ from provisioning.config import ARCH
 from provisioning.config import jobs as default_jobs
 from provisioning.errors import BuildFailed, CommandFailed
 from provisioning.kernel import build, patches, versions
-from provisioning.kernel.stock import StockKernel
+from provisioning.kernel.stock import Headers, StockKernel
 from provisioning.progress import step
 
 #: The attachment; the core is the overlay's.
@@ -61,9 +61,10 @@ def built(kernel: StockKernel) -> Path:
         with (
             step(f"building the module for Linux {kernel.release}"),
             cache.workspace("module-tree", cache.key_of(kernel.key, build.compiler())) as place,
+            kernel.headers() as headers,
         ):
             _fill(place)
-            _make(kernel, place)
+            _make(kernel.release, headers, place)
             strip = commands.which_or_hint("strip", "build-essential")
             commands.run([strip, "-g", place / "module" / NAME, "-o", part / NAME])
 
@@ -85,11 +86,13 @@ def _fill(place: Path) -> None:
                 path.unlink()
 
 
-def _make(kernel: StockKernel, place: Path) -> None:
-    """With the headers where they were unpacked; installed ones would know each other's place."""
+def _make(release: str, headers: Headers, place: Path) -> None:
+    """With the headers where they are; installed ones would know each other's place."""
     tool = commands.which_or_hint("make", "build-essential")
     settings = [f"{name}={value}" for name, value in _SETTINGS.items()]
-    where = ["-C", str(kernel.common), f"O={_writable(kernel, place)}", f"M={place / 'module'}"]
+    where = ["-C", str(headers.common), f"M={place / 'module'}"]
+    if headers.own != headers.common:
+        where.append(f"O={_writable(headers.own, place)}")
     log = place / "build.log"
     log.unlink(missing_ok=True)
     try:
@@ -97,17 +100,17 @@ def _make(kernel: StockKernel, place: Path) -> None:
     except CommandFailed as error:
         said = [line.strip() for line in log.read_text().splitlines() if _COMPLAINT.search(line)]
         raise BuildFailed(
-            f"the module does not build for Linux {kernel.release}",
+            f"the module does not build for Linux {release}",
             said[0] if said else error.what,
             "see the log",
             log=log,
         ) from None
 
 
-def _writable(kernel: StockKernel, place: Path) -> Path:
+def _writable(own: Path, place: Path) -> Path:
     """A copy of the generated half (1 MB): make writes there, and the cache would notice."""
-    copy = place / "headers" / "src" / kernel.own.name
+    copy = place / "headers" / "src" / own.name
     if not copy.exists():
-        shutil.copytree(kernel.own, copy, symlinks=True)
-        (place / "headers/lib").symlink_to(kernel.own.parents[1] / "lib")
+        shutil.copytree(own, copy, symlinks=True)
+        (place / "headers/lib").symlink_to(own.parents[1] / "lib")
     return copy

@@ -1,13 +1,19 @@
-"""Debian's own kernels as they are, and the headers that modules for them are built with."""
+"""Debian's own kernels as they are, and the headers that modules for them are built with.
+
+Where Debian has none, one that is built of a series' own sources stands in for it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import cache
 from provisioning.errors import DownloadFailed, UsageError
-from provisioning.kernel import debian, versions
+from provisioning.kernel import build, debian, versions
+from provisioning.kernel.source import Source
 from provisioning.kernel.versions import DebianPackage, Series
 from provisioning.progress import step
 
@@ -16,24 +22,26 @@ OURS = ("linux-image-", "linux-headers-", "linux-kbuild-")
 
 
 @dataclass(frozen=True)
-class StockKernel:
-    """One kernel, unpacked in the cache.
+class Headers:
+    """What modules are built with: the sources, and what was generated for one configuration."""
 
-    ``common`` and ``own`` are the two halves of its headers: the sources, and what was generated
-    for this configuration of them.
+    common: Path
+    own: Path
+
+
+@dataclass(frozen=True)
+class StockKernel:
+    """One kernel, in the cache.
+
+    ``release`` is as uname -r has it. ``headers`` are there for the length of a block.
     """
 
     series: str
     key: str
+    release: str
     image: Path
     modules: Path
-    common: Path
-    own: Path
-
-    @property
-    def release(self) -> str:
-        """As uname -r has it."""
-        return self.modules.name
+    headers: Callable[[], AbstractContextManager[Headers]]
 
 
 def kernel(series: str) -> StockKernel:
@@ -47,6 +55,22 @@ def kernel(series: str) -> StockKernel:
             debian.unpack_with_dependencies(found, [_headers(package)], OURS, part)
 
     return _in(cache.entry("stock-kernel", key, make), series, key)
+
+
+def stand_in(series: str, flavour: str, sources: Source | None = None) -> StockKernel:
+    """A kernel of a flavour that has modules, without a word of ours; built if need be.
+
+    All of its own drivers are built in.
+    """
+    built = build.build(series, source=sources, config=flavour, patched=False)
+    wanted = build.plan(series, sources=sources, flavour=flavour, patched=False)
+
+    @contextmanager
+    def headers() -> Iterator[Headers]:
+        with build.tree_for_modules(wanted) as tree:
+            yield Headers(tree, tree)
+
+    return StockKernel(series, built.key, built.release, built.image, built.image.parent, headers)
 
 
 def _package(series: Series) -> DebianPackage:
@@ -63,13 +87,18 @@ def _headers(image: DebianPackage) -> str:
 
 
 def _in(place: Path, series: str, key: str) -> StockKernel:
+    modules = _only(place, "lib/modules/*")
+    headers = Headers(
+        common=_only(place, "usr/src/linux-headers-*-common"),
+        own=_only(place, "usr/src/linux-headers-*-amd64"),
+    )
     return StockKernel(
         series=series,
         key=key,
+        release=modules.name,
         image=_only(place, "boot/vmlinuz-*"),
-        modules=_only(place, "lib/modules/*"),
-        common=_only(place, "usr/src/linux-headers-*-common"),
-        own=_only(place, "usr/src/linux-headers-*-amd64"),
+        modules=modules,
+        headers=lambda: nullcontext(headers),
     )
 
 

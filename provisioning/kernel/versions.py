@@ -78,6 +78,7 @@ class Flavour:
 
     ``without``: options that are left out although a fragment asks for them. ``patched``: with
     overlay and patches; without them it is what the kernel would be if we did not exist.
+    ``targets``: what make is asked for.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Flavour:
     cost: Cost = USUAL
     without: frozenset[str] = frozenset()
     patched: bool = True
+    targets: tuple[str, ...] = ("bzImage",)
 
     def unpatched(self) -> Flavour:
         """The same configuration of the sources as they are."""
@@ -141,7 +143,8 @@ def flavour(name: str, series_name: str) -> Flavour:
         own = path.with_name(f"{path.stem}-{series_name}{path.suffix}")
         fragments += [path] + ([own] if own.exists() else [])
     cost = Cost(row.get("slower", 1.0), row.get("memory_mb", 0))
-    return Flavour(name, row["base"], tuple(fragments), cost)
+    targets = tuple(row.get("targets", Flavour.targets))
+    return Flavour(name, row["base"], tuple(fragments), cost, targets=targets)
 
 
 def declare(moved: Series) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from provisioning import cache
 from provisioning.kernel import module, stock
+from provisioning.kernel.stock import StockKernel
 from provisioning.kernel.versions import Cost
 from provisioning.vm import initramfs, payload
 
@@ -27,7 +28,11 @@ def bootable(series: str) -> Path:
 
     All that boots an image by its path boots this one with the module.
     """
-    kernel = stock.kernel(series)
+    return with_module(stock.kernel(series))
+
+
+def with_module(kernel: StockKernel) -> Path:
+    """The same of any kernel."""
     payload.build_test_programs()
     ours = module.built(kernel)
 
