@@ -78,7 +78,7 @@ def test(_: Any, only: str = "", all: bool = False, count: int = 50) -> None:
         **_BUILD,
         **_SHOW,
         "trials": "of each handler, in each kind of OOM, in both ways",
-        "only": "one part: handlers, registry or others",
+        "only": "one part: see --dry-run",
         "output": "directory for the results (default docs/benchmarks; with --only: none)",
     }
 )
@@ -119,7 +119,7 @@ def lint(_: Any) -> None:
 
 @task
 def package(_: Any) -> None:
-    """Make the single file gs-oom.pyz, the wheel and the module's package, into dist/."""
+    """Make the single file gs-oom.pyz, the wheel and the Debian packages, into dist/."""
     from provisioning import frontend, package
 
     frontend.run_task(package.run)

@@ -1,4 +1,4 @@
-"""What is handed out of gs: the single file, the wheel, and the package of the module."""
+"""What is handed out of gs: the single file, the wheel, and the Debian packages."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from provisioning import commands
 from provisioning.config import REPO
 from provisioning.kernel import module
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 DIST = REPO / "dist"
 
-#: Every member of the zip has this date, so that the same sources give the same file.
+#: Of each Debian package what is written by hand, as it lies in the package.
+PACKAGING = Path(__file__).parent / "packaging"
+COPYRIGHT = PACKAGING / "copyright"
+
+#: Where Debian's own Python looks.
+LIBRARIES = "usr/lib/python3/dist-packages"
+
+#: Every member of an archive has this date, so that the same sources give the same file.
 DATE = (2026, 1, 1, 0, 0, 0)
+EPOCH = "1767225600"
 
 MAIN = "import sys\nfrom gs.cli import main\nsys.exit(main())\n"
 
@@ -28,12 +42,10 @@ def zipapp(target: Path = DIST / "gs-oom.pyz") -> Path:
         raw.write(b"#!/usr/bin/env python3\n")
         with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(zipfile.ZipInfo("__main__.py", DATE), MAIN)
-            for path in sorted((REPO / "gs").rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    name = str(path.relative_to(REPO))
-                    info = zipfile.ZipInfo(name, DATE)
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(info, path.read_bytes())
+            for path in _library():
+                info = zipfile.ZipInfo(str(path.relative_to(REPO)), DATE)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, path.read_bytes())
     part.chmod(0o755)
     return part.replace(target)
 
@@ -52,75 +64,59 @@ def wheel(target: Path = DIST) -> Path:
         return Path(shutil.copy(made, target))
 
 
+def tool(target: Path = DIST) -> Path:
+    """The Debian package `gs-oom`: the command, and the library for Debian's own Python."""
+    files = {f"{LIBRARIES}/{path.relative_to(REPO)}": path.read_bytes() for path in _library()}
+    return _deb("gs-oom", _version(), files, target)
+
+
 def dkms(target: Path = DIST) -> Path:
     """The Debian package `gs-oom-dkms`: sources of the module, built anew for each kernel."""
-    target.mkdir(parents=True, exist_ok=True)
-    tool = commands.which_or_hint("dpkg-deb", "dpkg")
     version = module.version()
-    with tempfile.TemporaryDirectory(prefix="gs-dkms-") as name:
-        root = Path(name) / f"gs-oom-dkms_{version}_all"
-        _fill_dkms(root, version)
-        deb = target / f"{root.name}.deb"
-        commands.run([tool, "--root-owner-group", "-Zxz", "--build", root, deb])
+    sources = module.sources().items()
+    files = {f"usr/src/gs-oom-{version}/{path}": content for path, content in sources}
+    return _deb("gs-oom-dkms", version, files, target)
+
+
+def _library() -> list[Path]:
+    found = sorted((REPO / "gs").rglob("*"))
+    return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+
+
+def _version() -> str:
+    with (REPO / "pyproject.toml").open("rb") as file:
+        version: str = tomllib.load(file)["project"]["version"]
+    return version
+
+
+def _deb(name: str, version: str, files: Mapping[str, bytes], target: Path) -> Path:
+    """``files`` and what :data:`PACKAGING` holds for it, with its version put in."""
+    target.mkdir(parents=True, exist_ok=True)
+    builder = commands.which_or_hint("dpkg-deb", "dpkg")
+    deb = target / f"{name}_{version}_all.deb"
+    with tempfile.TemporaryDirectory(prefix="gs-deb-") as folder:
+        root = Path(folder) / name
+        for path, content in {**_by_hand(name, version), **files}.items():
+            place = root / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+            place.chmod(0o755 if content.startswith(b"#!") else 0o644)
+        words: list[str | Path] = [builder, "--root-owner-group", "-Zxz", "--build", root, deb]
+        commands.run(words, env={"SOURCE_DATE_EPOCH": EPOCH})
     return deb
 
 
-def _fill_dkms(root: Path, version: str) -> None:
-    files = {
-        **{f"usr/src/gs-oom-{version}/{path}": data for path, data in module.sources().items()},
-        "usr/lib/modules-load.d/gs-oom.conf": b"gs_oom\n",
-        "DEBIAN/control": _CONTROL.format(version=version).encode(),
-        "DEBIAN/postinst": _POSTINST.format(version=version).encode(),
-        "DEBIAN/prerm": _PRERM.format(version=version).encode(),
-    }
-    for path, data in files.items():
-        place = root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-        place.chmod(0o755 if place.name in ("postinst", "prerm") else 0o644)
-
-
-_CONTROL = """\
-Package: gs-oom-dkms
-Version: {version}
-Architecture: all
-Maintainer: gs developers <developers@gs-oom.invalid>
-Section: kernel
-Priority: optional
-Depends: dkms (>= 2.1.0.0)
-Recommends: linux-headers-amd64 | linux-headers-cloud-amd64 | linux-headers-generic
-Description: run a handler before the OOM killer kills a process (kernel module)
- A registered process gets a program of your choice run before the kernel's
- OOM killer kills it, in memory cgroups and on the whole machine. This is the
- module for stock kernels; a kernel patched with gs does not need it.
-"""
-
-#: DKMS's own script builds for the running kernel and those that have headers. That the module
-#: cannot be loaded now (Secure Boot, say) must not break the installation: it says so itself.
-_POSTINST = """\
-#!/bin/sh
-set -e
-if [ "$1" = configure ]; then
-	/usr/lib/dkms/common.postinst gs-oom {version} /usr/share/gs-oom "" "$2"
-	modprobe gs_oom || echo "gs-oom-dkms: not loaded now; see: gs-oom module status, dmesg" >&2
-fi
-"""
-
-_PRERM = """\
-#!/bin/sh
-set -e
-case "$1" in
-remove|upgrade|deconfigure)
-	rmmod gs_oom 2>/dev/null || true
-	dkms remove gs-oom/{version} --all || true
-	;;
-esac
-"""
+def _by_hand(name: str, version: str) -> dict[str, bytes]:
+    found = {f"usr/share/doc/{name}/copyright": COPYRIGHT.read_bytes()}
+    for path in sorted((PACKAGING / name).rglob("*")):
+        if path.is_file():
+            content = path.read_bytes().replace(b"@VERSION@", version.encode())
+            found[str(path.relative_to(PACKAGING / name))] = content
+    return found
 
 
 def run() -> int:
-    """Make all three; the .deb of gs itself is not there yet."""
-    print(zipapp())
-    print(wheel())
-    print(dkms())
+    """Make all of them."""
+    for make in (zipapp, wheel, tool, dkms):
+        print(make())
     return 0
