@@ -1,20 +1,22 @@
-"""The Debian root image of the virtual machine: made once per content, never written to again."""
+"""The Debian root images of the virtual machines: made once per content, never written to again."""
 
 from __future__ import annotations
 
 import os
 import tarfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import cache, commands, config
 from provisioning.errors import CommandFailed, DownloadFailed, HostFailed
 from provisioning.progress import step
+from provisioning.vm import initramfs
 
 RELEASE = "bookworm"
 
-#: What the guest needs, beyond a minimal Debian.
-PACKAGES = [
+#: What every guest needs, beyond a minimal Debian.
+PACKAGES = (
     "systemd",
     "systemd-sysv",
     "libpam-systemd",
@@ -29,13 +31,34 @@ PACKAGES = [
     "kmod",
     "util-linux",
     "gdb-minimal",
-]
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is in an image, and the room in its file system; the file is sparse.
+
+    ``boots``: the kernel is the image's own, and lies beside it with its initrd.
+    """
+
+    packages: tuple[str, ...]
+    size: str
+    boots: bool = False
+
+
+#: For the kernels that we build.
+PLAIN = Recipe(PACKAGES, "1200M")
+
+#: A machine as people have it, on which modules can be built. initramfs-tools and zstd are what
+#: linux-image recommends.
+STOCK = Recipe(
+    (*PACKAGES, "linux-image-cloud-amd64", "linux-headers-cloud-amd64", "dkms", "zstd"),
+    "2G",
+    boots=True,
+)
 
 #: Files of ours in the image, below this directory as they lie in the guest.
 OVERLAY = Path(__file__).parent / "guest" / "image"
-
-#: Room in the file system; the file is sparse.
-SIZE = "1200M"
 
 #: Services that cost boot time and give a test machine nothing.
 MASKED = [
@@ -54,12 +77,17 @@ MASKED = [
 HOST_KEY = "./etc/ssh/ssh_host_ed25519_key.pub"
 
 
-def root_image() -> Path:
+#: Beside a root image that has its own kernel; the initrd is where QEMU is told to look for it.
+KERNEL = "vmlinuz"
+BOOT = {KERNEL: "./boot/vmlinuz-", initramfs.NAME: "./boot/initrd.img-"}
+
+
+def root_image(recipe: Recipe = PLAIN) -> Path:
     """Has ``root.ext4`` and ``host_key.pub``; made on the first call, in about a minute."""
-    return cache.entry("vm-image", _key(), _make)
+    return cache.entry("vm-image", _key(recipe), lambda part: _make(recipe, part))
 
 
-def _key() -> str:
+def _key(recipe: Recipe) -> str:
     files: list[object] = []
     for path in sorted(OVERLAY.rglob("*")):
         if path.is_file():
@@ -68,20 +96,22 @@ def _key() -> str:
                 oct(path.stat().st_mode & 0o111),
                 path.read_bytes(),
             ]
-    return cache.key_of(RELEASE, *PACKAGES, SIZE, *MASKED, *files)
+    return cache.key_of(RELEASE, *recipe.packages, recipe.size, *MASKED, *files)
 
 
-def _make(part: Path) -> None:
+def _make(recipe: Recipe, part: Path) -> None:
     commands.which_or_hint("mmdebstrap", "mmdebstrap")
     tar = part / "root.tar"
     with step(f"making the guest's root image (Debian {RELEASE})"):
-        _debootstrap(tar, log=config.cache_dir() / "vm" / "mmdebstrap.log")
+        _debootstrap(recipe, tar, log=config.cache_dir() / "vm" / "mmdebstrap.log")
         (part / "host_key.pub").write_bytes(_read_member(tar, HOST_KEY))
-        _to_ext4(tar, part / "root.ext4", part / "tree")
+        for name, prefix in BOOT.items() if recipe.boots else ():
+            (part / name).write_bytes(_read_member(tar, prefix))
+        _to_ext4(tar, part / "root.ext4", part / "tree", recipe.size)
         tar.unlink()
 
 
-def _debootstrap(tar: Path, log: Path) -> None:
+def _debootstrap(recipe: Recipe, tar: Path, log: Path) -> None:
     """mmdebstrap keeps an apt state of its own; the host's sources are neither read nor changed."""
     masks = " ".join(f'"$1/etc/systemd/system/{unit}"' for unit in MASKED)
     hooks = [
@@ -92,7 +122,8 @@ def _debootstrap(tar: Path, log: Path) -> None:
         'printf "127.0.0.1 localhost gs\\n" >"$1/etc/hosts"',
         'printf "/dev/vda / ext4 rw 0 0\\n" >"$1/etc/fstab"',
     ]
-    words: list[str | Path] = ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    words: list[str | Path] = ["mmdebstrap", "--variant=minbase"]
+    words += [f"--include={','.join(recipe.packages)}"]
     words += [f"--customize-hook={hook}" for hook in hooks]
     words += [RELEASE, tar]
     log.unlink(missing_ok=True)
@@ -107,13 +138,13 @@ def _debootstrap(tar: Path, log: Path) -> None:
         ) from None
 
 
-def _to_ext4(tar: Path, image: Path, tree: Path) -> None:
+def _to_ext4(tar: Path, image: Path, tree: Path, size: str) -> None:
     """A file system from the tar, with its owners. Device files come from the kernel's devtmpfs."""
     script = (
         "set -e; "
         f"mkdir {_quote(tree)}; "
         f"tar -xf {_quote(tar)} -C {_quote(tree)} --numeric-owner --exclude='./dev/*'; "
-        f"truncate -s {SIZE} {_quote(image)}; "
+        f"truncate -s {size} {_quote(image)}; "
         f"mkfs.ext4 -q -F -E lazy_itable_init=1 -d {_quote(tree)} {_quote(image)}; "
         f"rm -rf {_quote(tree)}"
     )
@@ -128,11 +159,15 @@ def _as_owner_of_all() -> Sequence[str]:
     return ("unshare", "--user", "--map-root-user", "--map-auto")
 
 
-def _read_member(tar: Path, name: str) -> bytes:
+def _read_member(tar: Path, prefix: str) -> bytes:
+    """The one file whose name begins so."""
     with tarfile.open(tar) as archive:
-        member = archive.extractfile(name)
+        names = [name for name in archive.getnames() if name.startswith(prefix)]
+        member = archive.extractfile(names[0]) if len(names) == 1 else None
         if member is None:
-            raise HostFailed("the guest's root image is incomplete", f"{name} is missing")
+            raise HostFailed(
+                "the guest's root image is not as expected", f"{prefix}: {names or 'missing'}"
+            )
         return member.read()
 
 

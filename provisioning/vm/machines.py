@@ -101,11 +101,13 @@ def up(
     cpus: int = 2,
     timeout: float = BOOT_DEADLINE,
     cost: Cost = USUAL,
+    base: Path | None = None,
 ) -> Machine:
     """The machine of that name with this kernel, answering ssh. One that is up already is kept.
 
     It stays when this process ends; :func:`down` ends it. Raises VMLost if it does not come up.
-    ``cost`` of the kernel's flavour comes on top of memory and timeout.
+    ``cost`` of the kernel's flavour comes on top of memory and timeout. ``base``: another root
+    image than the usual one, by :func:`image.root_image`; such a machine may reboot.
     """
     _check_name(name)
     with cache.exclusive(_folder(name)):
@@ -124,7 +126,7 @@ def up(
                 f"end it first: ./dev vm.down --name {name}",
             )
         with step(f"booting the machine {name}"):
-            return _boot(kernel, name, cpus, timeout, memory_mb, cost)
+            return _boot(kernel, name, cpus, timeout, memory_mb, cost, base)
 
 
 @contextmanager
@@ -186,12 +188,18 @@ def ssh(name: str, words: Sequence[str] = ()) -> int:
 
 
 def _boot(
-    kernel: Path, name: str, cpus: int, timeout: float, memory_mb: int, cost: Cost
+    kernel: Path,
+    name: str,
+    cpus: int,
+    timeout: float,
+    memory_mb: int,
+    cost: Cost,
+    base: Path | None,
 ) -> Machine:
     folder = _folder(name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    base = image.root_image()
+    root = base or image.root_image()
     public = image.ssh_key().with_suffix(".pub")
     drive = folder / "payload.tar"
     payload.write(drive, texts={"authorized_keys": public.read_bytes()})
@@ -201,14 +209,15 @@ def _boot(
         arguments=f"root=/dev/vda rw {qemu.slower_argument(cost.slower)}",
         console=folder / "console.log",
         drives=(
-            qemu.Drive(base / "root.ext4", discard_writes=True),
+            qemu.Drive(root / "root.ext4", discard_writes=True),
             qemu.Drive(drive, read_only=True),
         ),
         memory_mb=memory_mb + cost.memory_mb,
         cpus=cpus,
         ssh_port=port,
+        reboots=base is not None,
     )
-    _write_ssh_config(folder, name, port, (base / "host_key.pub").read_text())
+    _write_ssh_config(folder, name, port, (root / "host_key.pub").read_text())
     process = qemu.start(spec, stays=True)
     started = _start_time(process.pid)
     machine = Machine(name, process.pid, started, port, str(kernel), spec.memory_mb, booting=True)

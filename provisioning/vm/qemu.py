@@ -61,7 +61,8 @@ class Spec:
 
     ``counted``: emulated, its clock counts instructions and not the host's time, so that a busy
     host is not measured along. For one processor: with two, QEMU 7.2 does not get through the
-    kernel's boot. KVM knows no such thing.
+    kernel's boot. KVM knows no such thing. ``reboots``: a reset begins anew, with the same drives;
+    else the machine ends with it, as with a panic.
     """
 
     kernel: Path
@@ -73,6 +74,7 @@ class Spec:
     cpus: int = 2
     ssh_port: int | None = None
     counted: bool = False
+    reboots: bool = False
 
 
 def start(
@@ -89,7 +91,8 @@ def start(
 def command_line(spec: Spec, accelerator: str) -> list[str]:
     """All words of the QEMU command."""
     program = str(commands.which_or_hint(PROGRAM, PACKAGE))
-    words = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    words = [program, "-nodefaults", "-no-user-config", "-display", "none"]
+    words += [] if spec.reboots else ["-no-reboot"]
     words += ["-machine", "pc", *_accelerator_words(accelerator, spec.counted)]
     words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
     arguments = [KERNEL_ARGUMENTS, EMULATION_ARGUMENTS if accelerator == "tcg" else ""]

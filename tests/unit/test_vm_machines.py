@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,20 +147,17 @@ class TestImage:
         return folder
 
     def test_the_same_again(self, overlay: Path) -> None:
-        assert image._key() == image._key()
+        assert image._key(image.PLAIN) == image._key(image.PLAIN)
 
-    def test_content_mode_name_and_packages_count(
-        self, overlay: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        keys = [image._key()]
+    def test_content_mode_name_and_packages_count(self, overlay: Path) -> None:
+        keys = [image._key(image.PLAIN)]
         (overlay / "etc" / "one").write_text("2")
-        keys.append(image._key())
+        keys.append(image._key(image.PLAIN))
         (overlay / "etc" / "one").chmod(0o755)
-        keys.append(image._key())
+        keys.append(image._key(image.PLAIN))
         (overlay / "etc" / "one").rename(overlay / "etc" / "two")
-        keys.append(image._key())
-        monkeypatch.setattr(image, "PACKAGES", [*image.PACKAGES, "more"])
-        keys.append(image._key())
+        keys.append(image._key(image.PLAIN))
+        keys.append(image._key(replace(image.PLAIN, packages=(*image.PACKAGES, "more"))))
         assert len(set(keys)) == len(keys)
 
     @pytest.mark.skipif(not Path("/usr/bin/ssh-keygen").exists(), reason="no ssh-keygen here")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import fabric
-import paramiko
 import pytest
 import testinfra
 from testinfra.host import Host
 
 from provisioning.vm import machines
 from tests.kernels import chosen_series, kernel_or_skip
+from tests.vm.remote import connected
 
 
 @pytest.fixture(scope="session", params=chosen_series())
@@ -39,10 +38,6 @@ def host(machine: machines.Machine, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def connection(machine: machines.Machine) -> Iterator[fabric.Connection]:
-    """Fabric, which by itself would take any host key."""
-    config = fabric.Config(runtime_ssh_path=str(machine.ssh_config))
-    config["run"].update({"in_stream": False, "hide": True, "warn": True})
-    with fabric.Connection(machine.name, config=config) as connection:
-        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.client.load_host_keys(str(Path(machine.folder, "known_hosts")))
+    """To the machine of its series."""
+    with connected(machine) as connection:
         yield connection
