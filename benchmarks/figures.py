@@ -60,7 +60,11 @@ def all_figures(samples: Mapping[str, Any]) -> list[Figure]:
         found += registrations(samples["registry"])
         found += many_entries(samples["registry"])
     if "others" in samples:
-        found += other_kills(samples["others"])
+        found += other_kills(samples["others"], "patched", "unpatched")
+    if "module" in samples:
+        found += module_ratios(samples["module"])
+    if "module-others" in samples:
+        found += other_kills(samples["module-others"], "module", "bare")
     return found
 
 
@@ -147,20 +151,47 @@ def many_entries(samples: Samples) -> Iterator[Figure]:
         yield _ratio(section, title, [many], [one], 1.05)
 
 
-def other_kills(boots: Sequence[Samples]) -> Iterator[Figure]:
-    """OOM kills on the patched kernel over those on an unpatched one."""
-    section = "kills of others: patched / unpatched kernel"
+#: How a kernel is called that was measured in turn with another.
+KERNELS = {
+    "patched": "patched kernel",
+    "unpatched": "unpatched kernel",
+    "builtin": "built in",
+    "module": "module",
+    "bare": "kernel without it",
+}
+
+
+def other_kills(boots: Sequence[Samples], ours: str, theirs: str) -> Iterator[Figure]:
+    """OOM kills that are none of our business on a kernel with us over those on one without."""
+    section = f"kills of others: {KERNELS[ours]} / {KERNELS[theirs]}"
     for key, title in (
         ("plain", "nothing registered"),
         ("disabled", "registered, with enabled=0"),
     ):
-        patched, stock = (
-            [[ns / MS for ns in boot[key]] for boot in boots if boot["patched"] == state]
-            for state in (True, False)
+        with_us, without = (
+            [[ns / MS for ns in boot[key]] for boot in boots if boot["of"] == name]
+            for name in (ours, theirs)
         )
-        yield _ratio(section, title, patched, stock, 1.02)
-        middle = median_of(stock).value
-        yield Figure(section, f"{title}: unpatched", middle, "ms", sum(map(len, stock)))
+        yield _ratio(section, title, with_us, without, 1.02)
+        middle = median_of(without).value
+        yield Figure(section, f"{title}: without", middle, "ms", sum(map(len, without)))
+
+
+def module_ratios(boots: Sequence[Samples]) -> Iterator[Figure]:
+    """Handlers under OOM with the module, over those with the same core built in."""
+    section = "handler under OOM: module / built in"
+    for kind in KINDS:
+        for handler in HANDLERS:
+            module, builtin = (
+                [times(boot, kind, handler, "oom") for boot in boots if boot["of"] == name]
+                for name in ("module", "builtin")
+            )
+            lost = sum("problem" in row for boot in boots for row in _rows(boot, kind, handler))
+            title = f"{KINDS[kind]}: {HANDLERS[handler]}"
+            if all(module) and all(builtin):
+                yield _ratio(section, title, module, builtin, 1.1, lost)
+            else:
+                yield Figure(section, title, float("inf"), "×", 0, 1.1, lost=lost)
 
 
 def _rows(samples: Samples, kind: str, handler: str) -> list[Mapping[str, Any]]:

@@ -19,20 +19,23 @@ from benchmarks.figures import Figure, all_figures
 from provisioning import cache, frontend
 from provisioning.config import REPO
 from provisioning.errors import HostFailed, UsageError
-from provisioning.kernel import build
+from provisioning.kernel import build, stock, versions
 from provisioning.kernel.build import KernelArtefact
 from provisioning.progress import Bar, bar, note, step
 from provisioning.vm import qemu, session
+from provisioning.vm import stock as stock_vm
 
 #: Where results go that are worth keeping.
 DOCS = REPO / "docs" / "benchmarks"
 
-#: Of each kernel, in turn, for "nothing changes for others"; and kills in each.
-BOOTS = 4
-KILLS = 50
-
 #: Trials that are traced: they explain, and prove nothing.
 TRACED = 5
+
+#: Of others on one kernel; a median of fewer says nothing of 2 %.
+KILLS = 200
+
+#: The configuration of kernels that are measured for the module.
+MODULAR = "modular"
 
 #: Seconds for one trial of anything, emulated on a busy host, and for a boot with what it takes.
 TRIAL = 20.0
@@ -41,7 +44,10 @@ BOOT = 600.0
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured in a machine of its own.
+    """What is measured in a machine of its own, by which program in the guest, on which kernels.
+
+    Where there are several they take turns, each ``boots`` times. ``count``: of trials in all
+    boots of a kernel together; 0 is what the user asks for.
 
     ``counted``: nothing in it waits for a disk or for another processor, so that instructions can
     be counted where the machine is emulated (see :class:`qemu.Spec`). Of 2 % more or less, time
@@ -50,6 +56,10 @@ class Part:
 
     name: str
     text: str
+    program: str
+    kernels: tuple[str, ...] = ("patched",)
+    boots: int = 1
+    count: int = 0
     memory_mb: int = 512
     counted: bool = False
 
@@ -58,16 +68,48 @@ class Part:
         """Of its machine."""
         return 1 if self.counted else 2
 
+    def trials(self, asked: int) -> int:
+        """In one boot."""
+        return -(-(self.count or asked) // self.boots)
+
 
 PARTS = {
     part.name: part
     for part in (
-        Part("handlers", "handlers against the same programs alone, and kill delays"),
-        Part("phases", "where the time of the handlers goes, traced"),
+        Part("handlers", "handlers against the same programs alone, and kill delays", "handlers"),
+        Part("phases", "where the time of the handlers goes, traced", "phases", count=TRACED),
         Part(
-            "registry", "the cost of registrations, few and 100,000", memory_mb=4096, counted=True
+            "registry",
+            "the cost of registrations, few and 100,000",
+            "registry",
+            memory_mb=4096,
+            counted=True,
         ),
-        Part("others", "kills of others on the patched and the unpatched kernel", counted=True),
+        Part(
+            "others",
+            "kills of others on the patched and the unpatched kernel",
+            "others",
+            ("patched", "unpatched"),
+            boots=4,
+            count=KILLS,
+            counted=True,
+        ),
+        Part(
+            "module",
+            "handlers with the module and with the same core built in",
+            "oom",
+            ("module", "builtin"),
+            boots=3,
+        ),
+        Part(
+            "module-others",
+            "kills of others with the module and without it",
+            "others",
+            ("module", "bare"),
+            boots=4,
+            count=KILLS,
+            counted=True,
+        ),
     )
 }
 
@@ -97,14 +139,6 @@ class Order:
         return None if self.only else DOCS
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """One tree and one configuration, with and without our patches (where that is needed)."""
-
-    patched: KernelArtefact
-    unpatched: KernelArtefact | None
-
-
 def describe(request: frontend.Request, order: Order) -> dict[str, Any]:
     """For ``--dry-run``."""
     facts = frontend.describe(request)
@@ -113,7 +147,7 @@ def describe(request: frontend.Request, order: Order) -> dict[str, Any]:
         **facts,
         "measured": [part.text for part in order.parts()],
         "trials": order.trials,
-        "boots": sum(2 * BOOTS if part.name == "others" else 1 for part in order.parts()),
+        "boots": sum(part.boots * len(part.kernels) for part in order.parts()),
         "written_to": folder or "nowhere",
     }
 
@@ -122,17 +156,18 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     """Build, measure, print the table, write the files. 0 when it was measured: goals that are
     missed are a result."""
     parts = order.parts()
-    kernels = _kernels(request, unpatched=any(part.name == "others" for part in parts))
+    kernels = Kernels(request)
+    bootable = {name: kernels.bootable(name) for part in parts for name in part.kernels}
     others_work = _OthersWork()
-    samples = {part.name: _measure(part, kernels, order) for part in parts}
+    samples = {part.name: _measure(part, bootable, order) for part in parts}
     figures = all_figures(samples)
-    about = {**_about(request, order, kernels.patched), "other_work": others_work.told()}
+    about = {**_about(request, order, kernels.patched()), "other_work": others_work.told()}
     if as_json:
         print(json.dumps({"about": about, "figures": _facts(figures)}, indent=2))
     else:
         print(report.table(figures) if figures else report.phases(samples["phases"]))
     if folder := order.folder():
-        write(folder, kernels.patched.series, about, figures, samples)
+        write(folder, kernels.patched().series, about, figures, samples)
     return 0
 
 
@@ -156,38 +191,58 @@ def write(
     note(f"written: {folder}/{series}.json, .md, .svg")
 
 
-def _kernels(request: frontend.Request, unpatched: bool) -> Kernels:
-    sources = frontend.available_sources(request)
+class Kernels:
+    """One tree in several shapes, each built when it is asked for."""
 
-    def built(patched: bool) -> KernelArtefact:
+    def __init__(self, request: frontend.Request) -> None:
+        self._sources = frontend.available_sources(request)
+        self._config, self._jobs = request.config, request.jobs or None
+
+    def patched(self) -> KernelArtefact:
+        """The one that is asked for."""
+        return self._build(self._config, patched=True)
+
+    def bootable(self, name: str) -> frontend.Bootable:
+        """By its name in :data:`figures.KERNELS`."""
+        if name == "module":
+            return self._with_module()
+        config = MODULAR if name in ("builtin", "bare") else self._config
+        built = self._build(config, patched=name in ("patched", "builtin"))
+        return frontend.Bootable(built.image, built.flavour.cost)
+
+    def _with_module(self) -> frontend.Bootable:
+        series = self._sources.series.name
+        kernel = stock.stand_in(series, MODULAR, self._sources)
+        return frontend.Bootable(
+            stock_vm.with_module(kernel), versions.flavour(MODULAR, series).cost
+        )
+
+    def _build(self, config: str, patched: bool) -> KernelArtefact:
         return build.build(
-            sources.series.name,
-            source=sources,
-            config=request.config,
-            jobs=request.jobs or None,
+            self._sources.series.name,
+            source=self._sources,
+            config=config,
+            jobs=self._jobs,
             patched=patched,
         )
 
-    return Kernels(built(True), built(False) if unpatched else None)
 
-
-def _measure(part: Part, kernels: Kernels, order: Order) -> Any:
+def _measure(part: Part, kernels: Mapping[str, frontend.Bootable], order: Order) -> Any:
     with step(f"measuring {part.text}"):
-        if part.name != "others":
-            count = order.trials if part.name != "phases" else TRACED
-            return _boot(part, kernels.patched, count)
-        assert kernels.unpatched
+        count = part.trials(order.trials)
+        if len(part.kernels) == 1:
+            return _boot(part, kernels[part.kernels[0]], count)
         return [
-            {"patched": patched, **_boot(part, kernel, KILLS)}
-            for _ in range(BOOTS)
-            for patched, kernel in ((True, kernels.patched), (False, kernels.unpatched))
+            {"of": name, **_boot(part, kernels[name], count)}
+            for _ in range(part.boots)
+            for name in part.kernels
         ]
 
 
-def _boot(part: Part, kernel: KernelArtefact, count: int) -> dict[str, Any]:
+def _boot(part: Part, kernel: frontend.Bootable, count: int) -> dict[str, Any]:
     """One machine, and the samples that it brings back."""
     words = ["env", "PYTHONPATH=/gs:/gs/tests/guest"]
-    words += ["python3", "-m", "benchmarks.guest", part.name, str(count)]
+    words += ["python3", "-m", "benchmarks.guest", part.program, str(count)]
     with _Watcher(part.name) as watcher:
         result = session.guest_run(
             kernel.image,
@@ -198,6 +253,7 @@ def _boot(part: Part, kernel: KernelArtefact, count: int) -> dict[str, Any]:
             extra={"benchmarks": REPO / "benchmarks"},
             on_output=watcher,
             counted=part.counted,
+            cost=kernel.cost,
         ).check_alive()
     if result.exit_status != 0:
         raise HostFailed(

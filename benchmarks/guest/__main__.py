@@ -1,7 +1,7 @@
 """Usage: python3 -m benchmarks.guest PART COUNT. Writes /out/samples.json.
 
-PART is handlers, phases, registry or others (see the modules of these names); COUNT the trials of
-each kind, or kills.
+PART is handlers, oom (handlers, only under OOM), phases, registry or others (see the modules of
+these names); COUNT the trials of each kind, or kills.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.guest.machine import prepare
 
 PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
     "handlers": handlers.measure,
+    "oom": handlers.measure_oom,
     "phases": phases.measure,
     "registry": registry.measure,
     "others": others.measure,

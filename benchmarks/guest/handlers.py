@@ -33,16 +33,36 @@ def measure(trials: int) -> dict[str, Any]:
     return {"trials": rows, "cuts": cuts}
 
 
+def measure_oom(trials: int) -> dict[str, Any]:
+    """Under OOM only, for comparison with another kernel."""
+    with Stage() as stage:
+        progress = Progress(len(stage.handlers) * len(KINDS) * trials)
+        rows = [
+            {"round": number, "kind": kind, "handler": handler.name, **row}
+            for number in range(trials)
+            for kind in KINDS
+            for handler in stage.handlers
+            for row in _trial("oom", stage.under_oom, kind, handler, progress)
+        ]
+    return {"trials": rows}
+
+
 def _pair(
     stage: Stage, kind: str, handler: Handler, number: int, progress: Progress
 ) -> Iterator[dict[str, Any]]:
     ways: list[tuple[str, Way]] = [("oom", stage.under_oom), ("alone", stage.alone)]
     for name, way in ways if number % 2 else reversed(ways):
-        try:
-            yield {"way": name, **_row(way(kind, handler))}
-        except Failed as failure:
-            yield {"way": name, "problem": str(failure)}
-        progress.step()
+        yield from _trial(name, way, kind, handler, progress)
+
+
+def _trial(
+    name: str, way: Way, kind: str, handler: Handler, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    try:
+        yield {"way": name, **_row(way(kind, handler))}
+    except Failed as failure:
+        yield {"way": name, "problem": str(failure)}
+    progress.step()
 
 
 def _row(ran: Ran) -> dict[str, int]:

@@ -81,15 +81,31 @@ def phase_samples() -> dict[str, Any]:
     return {"phases": [*rows, lost]}
 
 
-def other_samples() -> list[dict[str, Any]]:
+def other_samples(ours: str = "patched", theirs: str = "unpatched") -> list[dict[str, Any]]:
     return [
         {
-            "patched": patched,
-            "plain": [1_000_000 + 10_000 * patched] * 50,
+            "of": name,
+            "plain": [1_000_000 + 10_000 * (name == ours)] * 50,
             "disabled": [2_000_000] * 50,
         }
         for _ in range(4)
-        for patched in (True, False)
+        for name in (ours, theirs)
+    ]
+
+
+def module_samples(slower: float = 1.05) -> list[dict[str, Any]]:
+    return [
+        {
+            "of": name,
+            "trials": [
+                {"kind": kind, "handler": handler, "way": "oom", "ns": 5e6 * factor}
+                for kind in figures.KINDS
+                for handler in figures.HANDLERS
+                for _ in range(10)
+            ],
+        }
+        for _ in range(3)
+        for name, factor in (("module", slower), ("builtin", 1.0))
     ]
 
 
@@ -99,6 +115,8 @@ def everything() -> dict[str, Any]:
         "phases": phase_samples(),
         "registry": registry_samples(),
         "others": other_samples(),
+        "module": module_samples(),
+        "module-others": other_samples("module", "bare"),
     }
 
 
@@ -207,7 +225,9 @@ def test_without_a_single_result_the_figure_is_there_and_missed() -> None:
         (("10,000 lines registered",), 40, True),
         (("10,000 lines removed",), 51, False),
         (("100,000 entries", "not registered"), 1.1, False),
-        (("kills of others", "nothing registered", "kernel: nothing registered"), 1.01, True),
+        (("kills of others", "unpatched kernel: nothing registered"), 1.01, True),
+        (("kills of others: module", "without it: nothing registered"), 1.01, True),
+        (("module / built in", "reads shared memory"), 1.05, True),
         (("after the handler's end, longest", "whole"), 2.0, True),
         (("never ends, longest", "memory cgroup"), 3.0, True),
     ],
@@ -221,7 +241,8 @@ def test_the_other_figures(parts: tuple[str, ...], value: float, met: bool) -> N
 
 
 def test_patched_over_unpatched_and_not_the_other_way_round() -> None:
-    ratios = [figure for figure in figures.other_kills(other_samples()) if figure.goal]
+    found = figures.other_kills(other_samples(), "patched", "unpatched")
+    ratios = [figure for figure in found if figure.goal]
     assert [figure.value for figure in ratios] == pytest.approx([1.01, 1.0])
     assert all(figure.goal == 1.02 and figure.met and figure.samples == 200 for figure in ratios)
 
@@ -260,12 +281,27 @@ def test_the_picture_is_an_svg_with_a_dot_for_each_trial() -> None:
 
 
 def test_an_order_knows_its_parts_and_its_place(tmp_path: Path) -> None:
-    names = ["handlers", "phases", "registry", "others"]
+    names = ["handlers", "phases", "registry", "others", "module", "module-others"]
     assert [part.name for part in bench.Order().parts()] == names
     assert [part.name for part in bench.Order(only="others").parts()] == ["others"]
     assert bench.Order().folder() == bench.DOCS
     assert bench.Order(only="others").folder() is None
     assert bench.Order(only="others", output=str(tmp_path)).folder() == tmp_path
+
+
+@pytest.mark.parametrize(("part", "asked", "in_one"), [("handlers", 30, 30), ("phases", 30, 5),
+                         ("others", 30, 50), ("module", 30, 10), ("module", 31, 11)])  # fmt: skip
+def test_trials_are_shared_out_over_the_boots(part: str, asked: int, in_one: int) -> None:
+    assert bench.PARTS[part].trials(asked) == in_one
+
+
+def test_a_module_that_is_slower_or_loses_a_trial_misses_the_goal() -> None:
+    assert not any(figure.met for figure in figures.module_ratios(module_samples(1.2)))
+    samples = module_samples()
+    samples[0]["trials"] = samples[0]["trials"][:10]
+    found = list(figures.module_ratios(samples))
+    assert found[0].met and found[-1].value == float("inf") and not found[-1].met
+    assert all(figure.value >= 1.05 for figure in found)
 
 
 @pytest.mark.parametrize("order", [bench.Order(only="bogus"), bench.Order(trials=1)], ids=str)
