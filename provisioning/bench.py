@@ -8,7 +8,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -159,7 +159,10 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     kernels = Kernels(request)
     bootable = {name: kernels.bootable(name) for part in parts for name in part.kernels}
     others_work = _OthersWork()
-    samples = {part.name: _measure(part, bootable, order) for part in parts}
+    samples = {}
+    for part in parts:
+        with nullcontext() if part.counted else others_work:
+            samples[part.name] = _measure(part, bootable, order)
     figures = all_figures(samples)
     about = {**_about(request, order, kernels.patched()), "other_work": others_work.told()}
     if as_json:
@@ -266,16 +269,26 @@ def _boot(part: Part, kernel: frontend.Bootable, count: int) -> dict[str, Any]:
 
 
 class _OthersWork:
-    """How much of the processors others used meanwhile: figures from a busy host are worth less."""
+    """How much of the processors others used in some blocks: figures from a busy host are worth
+    less, unless instructions are counted."""
 
     def __init__(self) -> None:
+        self._wall = self._others = 0.0
+
+    def __enter__(self) -> None:
         self._before = self._now()
+
+    def __exit__(self, *_: object) -> None:
+        wall, busy, own = (b - a for a, b in zip(self._before, self._now(), strict=True))
+        self._wall += wall
+        self._others += max(0.0, busy - own)
 
     def told(self) -> str:
         """In words."""
-        wall, busy, own = (b - a for a, b in zip(self._before, self._now(), strict=True))
-        share = max(0.0, busy - own) / (wall * (os.cpu_count() or 1))
-        return f"{100 * share:.0f} % of the host's processors"
+        if not self._wall:
+            return "whatever it was: instructions are counted"
+        share = self._others / (self._wall * (os.cpu_count() or 1))
+        return f"{100 * share:.0f} % of the host's processors, while time was measured"
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
