@@ -1,10 +1,16 @@
 """Which patched kernels the tests that need a machine run on, and how they get them.
 
 GS_SERIES names the series (default: the one of the quick tier; `all` for all of them), GS_CONFIG
-the flavours (default: guest; `debug` for the kernels with the kernel's own detectors; `module` for
-Debian's own kernels as they are, with the module, where Debian has one, and for one of the series'
-own sources where not; `module-debug` for such a one with the detectors; `all`). 5.4
-needs a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped, visibly.
+the flavours (default: guest; `all` for all of these but kasan):
+
+  debug         with the kernel's own detectors
+  kasan         with that one alone, for what is done a million times
+  module        Debian's own kernels as they are, with the module; where Debian has none, one of the
+                series' own sources
+  module-debug  the latter, with the detectors
+
+5.4 needs a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped,
+visibly.
 GS_KERNEL_IMAGE_6_1 (and so on; GS_KERNEL_IMAGE_6_1_DEBUG, GS_KERNEL_IMAGE_6_1_UNPATCHED) names a
 bzImage to use as it is, for work on the kernel.
 """
