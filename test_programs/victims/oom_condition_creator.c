@@ -22,8 +22,11 @@ static const char usage[] =
 	"  --now                do not wait for Enter\n"
 	"  --start-file FILE    wait until FILE exists, not for Enter\n"
 	"  --threads N          so many threads allocate, sharing the total (default 1)\n"
-	"  --shape touch|read   who touches the pages: the program itself, or a read(2)\n"
-	"                       that meets the missing memory inside the kernel\n"
+	"  --shape touch|read|map\n"
+	"                       who touches the pages: the program itself, or a read(2)\n"
+	"                       that meets the missing memory inside the kernel; or the\n"
+	"                       pages are those of a file on disk (without marks), and\n"
+	"                       locked as soon as they are there\n"
 	"  --hold               at the total, hold the memory until killed (else exit 0)\n"
 	"  --exit-file FILE     exit 0 as soon as FILE exists, from a thread of its own\n"
 	"  --exit-after-ms N    exit 0 so long after the start, likewise\n"
@@ -34,6 +37,9 @@ static const char usage[] =
 	"                       having given back a block that it kept for this moment\n"
 	"Each page begins with a mark, so that its content can be recognised.\n";
 
+/* Of the file that is mapped, more than any machine has. */
+#define MOST_MAPPED ((off_t)1 << 40)
+
 /* Kept for the moment in which the state is saved. */
 #define SPARE (1UL << 20)
 
@@ -41,16 +47,26 @@ struct options {
 	size_t block, total;
 	long pace_ms, threads, exit_after_ms;
 	const char *start_file, *exit_file, *save_file;
-	bool now, hold, by_read, exit_on_term;
+	bool now, hold, exit_on_term;
+	void (*take)(size_t size, size_t before);
 };
 
-static struct options opt = { .block = 1UL << 20, .threads = 1 };
+static void take_by_touch(size_t size, size_t before);
+static void take_by_read(size_t size, size_t before);
+static void take_by_map(size_t size, size_t before);
+
+static struct options opt = { .block = 1UL << 20, .threads = 1, .take = take_by_touch };
 static atomic_size_t taken;
 
 static void parse_shape(const char *shape)
 {
-	opt.by_read = !strcmp(shape, "read");
-	if (!opt.by_read && strcmp(shape, "touch"))
+	if (!strcmp(shape, "touch"))
+		opt.take = take_by_touch;
+	else if (!strcmp(shape, "read"))
+		opt.take = take_by_read;
+	else if (!strcmp(shape, "map"))
+		opt.take = take_by_map;
+	else
 		usage_exit(usage, false);
 }
 
@@ -133,9 +149,29 @@ static size_t next_share(size_t *before)
 	return opt.total - *before < opt.block ? opt.total - *before : opt.block;
 }
 
-static void fill_by_read(void *block, size_t size)
+static void *map(size_t size, int protection, int flags, int file, size_t offset)
+{
+	void *block = mmap(NULL, size, protection, flags, file, (off_t)offset);
+
+	if (block == MAP_FAILED)
+		die("mmap");
+	return block;
+}
+
+static void *map_memory(size_t size)
+{
+	return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void take_by_touch(size_t size, size_t before)
+{
+	mark_pages(map_memory(size), size, before / PAGE_BYTES);
+}
+
+static void take_by_read(size_t size, size_t before)
 {
 	static atomic_int zero = -1;
+	void *block = map_memory(size);
 
 	if (zero < 0)
 		zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
@@ -146,6 +182,24 @@ static void fill_by_read(void *block, size_t size)
 			die("read");
 		done += (size_t)n;
 	}
+	mark_pages(block, size, before / PAGE_BYTES);
+}
+
+/* Of a hole in a file: there is nothing to be read from the disk. */
+static void take_by_map(size_t size, size_t before)
+{
+	static atomic_int file = -1;
+	volatile char *block;
+
+	if (file < 0)
+		file = open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (file < 0 || ftruncate(file, MOST_MAPPED))
+		die("/var/tmp");
+	block = map(size, PROT_READ, MAP_SHARED, file, before);
+	if (mlock2((void *)block, size, MLOCK_ONFAULT))
+		die("mlock2");
+	for (size_t at = 0; at < size; at += PAGE_BYTES)
+		(void)block[at];
 }
 
 static void *allocate(void *unused)
@@ -153,14 +207,7 @@ static void *allocate(void *unused)
 	size_t size, before;
 
 	while ((size = next_share(&before)) != 0) {
-		void *block = mmap(NULL, size, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (block == MAP_FAILED)
-			die("mmap");
-		if (opt.by_read)
-			fill_by_read(block, size);
-		mark_pages(block, size, before / PAGE_BYTES);
+		opt.take(size, before);
 		if (opt.pace_ms)
 			sleep_ms(opt.pace_ms);
 	}

@@ -112,6 +112,50 @@ def test_with_many_threads(scene: Scene, tmp_path: Path) -> None:
     assert end["outcome"] == "done" and words_of(saved)["end"] == "1"
 
 
+TRACING = Path("/sys/kernel/debug/tracing")
+
+#: The beginning of all that is tried before an OOM, of either kind.
+RECLAIM = [
+    TRACING / "events/vmscan" / f"mm_vmscan_{kind}reclaim_begin" for kind in ("direct_", "memcg_")
+]
+
+#: "  comm-123   [001] d..2.   12.345678: name: ..."
+TRACED = re.compile(r"-(\d+) +\[\d+\] \S+ +(\d+\.\d+): mm_vmscan_\w+begin:")
+
+
+@pytest.fixture
+def reclaims() -> Iterator[Callable[[int], list[float]]]:
+    """When a process began to reclaim, in seconds of CLOCK_BOOTTIME."""
+
+    def of(pid: int) -> list[float]:
+        text = (TRACING / "trace").read_text(errors="replace")
+        return [float(match[2]) for match in TRACED.finditer(text) if int(match[1]) == pid]
+
+    (TRACING / "trace_clock").write_text("boot")
+    (TRACING / "trace").write_text("")
+    for event in RECLAIM:
+        (event / "enable").write_text("1")
+    yield of
+    for event in RECLAIM:
+        (event / "enable").write_text("0")
+
+
+@pytest.mark.parametrize("shape", ["touch", "map"])
+def test_the_asker_does_not_try_again_meanwhile(
+    scene: Scene, shape: str, reclaims: Callable[[int], list[float]]
+) -> None:
+    """It would take what the handler has just read. A fault in a file is tried again by itself
+    where a page could not be had."""
+    victim = scene.victim("--shape", shape, *LARGE)
+    register(victim.pid, program("never_ends"), grace_ms=int(1000 * SLOWER))
+    scene.kill_of(victim)
+    grace, end = (scene.events.wait(event=name, pid=victim.pid) for name in ("grace", "timeout"))
+    during = [int(event["time_ns"]) / 1e9 for event in (grace, end)]
+    found = reclaims(victim.pid)
+    assert [at for at in found if at < during[0]]
+    assert not [at for at in found if during[0] < at < during[1]]
+
+
 def test_no_failure_is_reported(scene: Scene, kernel_log: KernelLog) -> None:
     """The allocation fails only so that it can wait elsewhere."""
     victim = scene.victim()

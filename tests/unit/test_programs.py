@@ -177,7 +177,7 @@ class TestOomConditionCreator:
         assert 20 * 1024 <= rss_kb(process.pid) < 24 * 1024
         assert process.poll() is None
 
-    @pytest.mark.parametrize("shape", ["touch", "read"])
+    @pytest.mark.parametrize("shape", ["touch", "read", "map"])
     @pytest.mark.parametrize("threads", ["1", "4"])
     def test_takes_the_total(self, run: Run, shape: str, threads: str) -> None:
         words = ["--now", "--total", "9M", "--block", "2M", "--shape", shape, "--threads", threads]

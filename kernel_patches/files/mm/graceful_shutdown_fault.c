@@ -99,13 +99,6 @@ void __graceful_shutdown_fault_begin(void)
 	current->graceful_shutdown = GS_FAULT_MAY_LEAVE;
 }
 
-/* It is through; @oom says that it failed for want of memory. */
-void __graceful_shutdown_fault_end(bool oom)
-{
-	if (!oom || current->graceful_shutdown == GS_FAULT_MAY_LEAVE)
-		gs_fault_forget();
-}
-
 /*
  * The first that is back decides, as it would where it waits in place. Who only
  * faulted again would have to go through all of reclaim before. Where a cpuset or a
@@ -160,4 +153,18 @@ bool graceful_shutdown_fault_oom(void)
 		gs_decide_after_fault(head);
 	gs_grace_leave(head);
 	return true;
+}
+
+/*
+ * It is through. One that failed for want of memory comes to
+ * graceful_shutdown_fault_oom() when its locks are dropped. A fault in a file may
+ * have dropped them already, for I/O, and is tried again where a page failed: it
+ * waits here.
+ */
+void __graceful_shutdown_fault_end(vm_fault_t ret)
+{
+	if (ret & VM_FAULT_RETRY)
+		graceful_shutdown_fault_oom();
+	else if (!(ret & VM_FAULT_OOM) || !graceful_shutdown_left())
+		gs_fault_forget();
 }

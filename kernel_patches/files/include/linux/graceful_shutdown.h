@@ -29,7 +29,7 @@ DECLARE_STATIC_KEY_FALSE(graceful_shutdown_active);
 
 void __graceful_shutdown_choice(struct oom_control *oc);
 void __graceful_shutdown_fault_begin(void);
-void __graceful_shutdown_fault_end(bool oom);
+void __graceful_shutdown_fault_end(vm_fault_t ret);
 bool graceful_shutdown_fault_oom(void);
 bool graceful_shutdown_left(void);
 struct page *__graceful_shutdown_page(gfp_t gfp_mask);
@@ -73,12 +73,12 @@ static inline void graceful_shutdown_fault_begin(bool user)
 static inline void graceful_shutdown_fault_end(vm_fault_t ret)
 {
 	if (unlikely(current->graceful_shutdown))
-		__graceful_shutdown_fault_end(ret & VM_FAULT_OOM);
+		__graceful_shutdown_fault_end(ret);
 }
 
 /**
  * graceful_shutdown_page - what is set aside for handlers
- * @gfp_mask: of an allocation that found no free page
+ * @gfp_mask: of an allocation that would have to wake kswapd
  * @order: its order
  *
  * Return: a page, if current belongs to the handler of a global OOM; or NULL.
