@@ -19,6 +19,7 @@ from harness import (
     EVENTS,
     FEATURES,
     REGISTRY,
+    SLOWER,
     SYSCTL,
     Events,
     Group,
@@ -35,6 +36,9 @@ from harness import (
 )
 
 COUNT = int(os.environ.get("GS_COUNT", "50"))
+
+#: Long enough for some attempts to take it out.
+GRACE_MS = int(4000 * SLOWER)
 
 MODULE = Path("/gs/gs_oom.ko")
 LOADED = Path("/sys/module/gs_oom")
@@ -110,9 +114,9 @@ def test_it_refuses_in_the_middle_of_a_grace(victim: Victim, handler: str | None
     """The promise of a grace is kept; after the kill it goes."""
     events = Events()
     if handler:
-        register(victim.pid, program(handler), grace_ms=3000)
+        register(victim.pid, program(handler), grace_ms=GRACE_MS)
     else:
-        register(victim.pid, signal=int(signal.SIGCONT), grace_ms=3000)
+        register(victim.pid, signal=int(signal.SIGCONT), grace_ms=GRACE_MS)
     victim.go()
     events.wait(event="grace", pid=victim.pid)
     events.close()
@@ -194,15 +198,15 @@ def test_the_command_tells_where_it_stands() -> None:
 
 def test_the_command_waits_for_a_grace(victim: Victim) -> None:
     events = Events()
-    register(victim.pid, program("never_ends"), grace_ms=4000)
+    register(victim.pid, program("never_ends"), grace_ms=GRACE_MS)
     victim.go()
     events.wait(event="grace", pid=victim.pid)
     events.close()
     at_once = gs("unload")
     assert at_once.returncode == 3 and "is in use" in at_once.stderr
-    patient = gs("unload", "--wait", "30s")
+    patient = gs("unload", "--wait", "60s")
     assert patient.returncode == 0, patient.stderr
-    assert "waiting up to 30 s" in patient.stderr
+    assert "waiting up to 60 s" in patient.stderr
     killed(victim)
 
 
