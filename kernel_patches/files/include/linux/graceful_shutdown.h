@@ -78,7 +78,7 @@ static inline void graceful_shutdown_fault_end(vm_fault_t ret)
 
 /**
  * graceful_shutdown_page - what is set aside for handlers
- * @gfp_mask: of an allocation that would have to wake kswapd
+ * @gfp_mask: of an allocation that found no free page
  * @order: its order
  *
  * Return: a page, if current belongs to the handler of a global OOM; or NULL.
