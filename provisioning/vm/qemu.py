@@ -40,7 +40,12 @@ INSTRUCTION = "shift=1,sleep=off"
 
 #: Emulated, the time stamp counter is the host's, and its rate is measured while the host may be
 #: busy: a guest whose clock ran sixteen times too fast was seen. The HPET's rate is known.
-EMULATION_ARGUMENTS = "tsc=unstable"
+#: And the translator keeps the code of a page for each address at which it ran: a page of libc
+#: that two hundred handlers had executed at random addresses took two minutes to clear.
+EMULATION_ARGUMENTS = "tsc=unstable norandmaps"
+
+#: `rep stosb` looks for translated code at each byte, which makes such a page slower yet.
+EMULATED_PROCESSOR = "max,-erms"
 
 
 @dataclass(frozen=True)
@@ -220,8 +225,8 @@ def _accelerator_words(accelerator: str, counted: bool) -> list[str]:
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     if counted:
-        return ["-accel", "tcg,thread=single", "-icount", INSTRUCTION, "-cpu", "max"]
-    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        return ["-accel", "tcg,thread=single", "-icount", INSTRUCTION, "-cpu", EMULATED_PROCESSOR]
+    return ["-accel", "tcg,thread=multi", "-cpu", EMULATED_PROCESSOR]
 
 
 def _initrd_words(kernel: Path) -> list[str]:

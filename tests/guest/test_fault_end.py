@@ -23,13 +23,16 @@ pytestmark = needs_fault_end
 #: Blocks so large that no victim meets its OOM in mmap(2), where it waits with the lock held.
 LARGE = ("--block", "64M")
 
+#: As long as a slow kernel needs, and short enough for three of them in one budget of waiting.
+GRACE_MS = int(min(8000 * SLOWER, 25_000))
+
 
 @pytest.mark.parametrize("step", ["maps", "smaps", "attach"])
 def test_a_handler_looks_into_its_victim(scene: Scene, step: str, tmp_path: Path) -> None:
     """It needs mmap_lock; and to be attached to, a victim must be there to stand still."""
     saved = tmp_path / "saved"
     victim = scene.victim(*LARGE)
-    register(victim.pid, program("look_at_victim"), saved, step, grace_ms=8000)
+    register(victim.pid, program("look_at_victim"), saved, step, grace_ms=GRACE_MS)
     end = scene.kill_of(victim)
     scene.events.expect(victim.pid, "grace", "done", "kill")
     assert end["outcome"] == "done"
@@ -41,7 +44,7 @@ def test_with_many_threads(scene: Scene, tmp_path: Path) -> None:
     """All of them ask, and all of them leave their faults."""
     saved = tmp_path / "saved"
     victim = scene.victim("--threads", "8", *LARGE)
-    register(victim.pid, program("look_at_victim"), saved, "smaps", "maps", grace_ms=8000)
+    register(victim.pid, program("look_at_victim"), saved, "smaps", "maps", grace_ms=GRACE_MS)
     end = scene.kill_of(victim)
     scene.events.expect(victim.pid, "grace", "done", "kill")
     assert end["outcome"] == "done" and words_of(saved)["end"] == "1"
