@@ -6,6 +6,7 @@
  *
  * In a patched kernel the page allocator asks here on behalf of a handler's
  * session, page by page, before it reclaims anything: nobody else can take them.
+ * Nor does it wake kswapd for the first of them.
  * What goes beyond single pages, and everything on a kernel that does not ask, is
  * given back to the allocator in slices, whenever the session meets the OOM itself.
  * Nothing stops another task from taking that.
@@ -163,28 +164,59 @@ static void gs_prepare(struct page *page, gfp_t gfp_mask)
 }
 
 /*
- * Only for allocations that may wait: gs_lock must not be taken anywhere, and the
- * others have the allocator's own reserve.
+ * Only allocations that may wait are served: gs_lock must not be taken anywhere,
+ * and the others have the allocator's own reserve.
  */
-struct page *__graceful_shutdown_page(gfp_t gfp_mask)
+static bool gs_may_be_served(gfp_t gfp_mask)
 {
 	const gfp_t mask = __GFP_DIRECT_RECLAIM | __GFP_DMA | __GFP_DMA32 |
 			   __GFP_THISNODE;
+
+	return (gfp_mask & mask) == __GFP_DIRECT_RECLAIM &&
+	       gs_session_has(task_tgid(current));
+}
+
+/* Whether current is of the session of a global grace that goes on. */
+static bool gs_is_served(void)
+{
+	const struct gs_grace *g = gs_session_of(task_tgid(current));
+
+	lockdep_assert_held(&gs_lock);
+	return g && !g->over && g->who.constraint == CONSTRAINT_NONE;
+}
+
+struct page *__graceful_shutdown_page(gfp_t gfp_mask)
+{
 	struct page *page = NULL;
-	const struct gs_grace *g;
 	unsigned long flags;
 
-	if ((gfp_mask & mask) != __GFP_DIRECT_RECLAIM ||
-	    !gs_session_has(task_tgid(current)))
+	if (!gs_may_be_served(gfp_mask))
 		return NULL;
 	spin_lock_irqsave(&gs_lock, flags);
-	g = gs_session_of(task_tgid(current));
-	if (g && !g->over && g->who.constraint == CONSTRAINT_NONE)
+	if (gs_is_served())
 		page = gs_reserve_page();
 	spin_unlock_irqrestore(&gs_lock, flags);
 	if (page)
 		gs_prepare(page, gfp_mask);
 	return page;
+}
+
+/*
+ * The first quarter is for the handlers that need little and are to be quick. A
+ * larger one needs the reclaim, or what is set aside is used up before its end.
+ */
+bool __graceful_shutdown_provides(gfp_t gfp_mask)
+{
+	unsigned long flags;
+	bool provides;
+
+	if (!gs_may_be_served(gfp_mask))
+		return false;
+	spin_lock_irqsave(&gs_lock, flags);
+	provides = gs_is_served() &&
+		   4 * gs_nr_blocks >= 3 * gs_reserve_target();
+	spin_unlock_irqrestore(&gs_lock, flags);
+	return provides;
 }
 
 /**

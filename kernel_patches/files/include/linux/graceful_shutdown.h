@@ -33,6 +33,7 @@ void __graceful_shutdown_fault_end(vm_fault_t ret);
 bool graceful_shutdown_fault_oom(void);
 bool graceful_shutdown_left(void);
 struct page *__graceful_shutdown_page(gfp_t gfp_mask);
+bool __graceful_shutdown_provides(gfp_t gfp_mask);
 void graceful_shutdown_killing(struct oom_control *oc, bool group);
 void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
 
@@ -91,12 +92,33 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 	return NULL;
 }
 
+/**
+ * graceful_shutdown_provides - is there still plenty set aside for current?
+ * @gfp_mask: of an allocation that found no free page
+ * @order: its order
+ *
+ * Return: whether kswapd, which would take what a handler has just read, may
+ * sleep on.
+ */
+static inline bool graceful_shutdown_provides(gfp_t gfp_mask,
+					      unsigned int order)
+{
+	return static_branch_unlikely(&graceful_shutdown_active) && !order &&
+	       __graceful_shutdown_provides(gfp_mask);
+}
+
 #elif !IS_ENABLED(CONFIG_GRACEFUL_SHUTDOWN)
 
 static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 						  unsigned int order)
 {
 	return NULL;
+}
+
+static inline bool graceful_shutdown_provides(gfp_t gfp_mask,
+					      unsigned int order)
+{
+	return false;
 }
 
 static inline void graceful_shutdown_fault_begin(bool user)
