@@ -39,10 +39,14 @@ def verdict(figures: Sequence[Figure]) -> str:
 
 
 def markdown(
-    about: Mapping[str, Any], figures: Sequence[Figure], samples: Mapping[str, Any], plot: str
+    about: Mapping[str, Mapping[str, Any]],
+    figures: Sequence[Figure],
+    samples: Mapping[str, Any],
+    plot: str,
 ) -> str:
-    """The page; ``plot`` is the name of the picture beside it."""
-    parts = [f"# Benchmark, Linux {about['release']}", "", *_about(about), ""]
+    """The page; ``about`` is that of each part, ``plot`` the name of the picture beside it."""
+    releases = ", ".join(sorted({str(part["release"]) for part in about.values()}))
+    parts = [f"# Benchmark, Linux {releases}", "", *_about(about), ""]
     if "handlers" in samples:
         parts += [f"![Times of the handlers]({plot})", ""]
     parts += [f"**{verdict(figures)}.**", ""]
@@ -59,13 +63,25 @@ def markdown(
     return "\n".join(parts)
 
 
-def _about(about: Mapping[str, Any]) -> Iterator[str]:
-    yield f"Made by `{about['command']}`."
-    yield ""
-    yield "| | |"
-    yield "|---|---|"
-    for key in ("sources", "configuration", "machine", "host", "other_work", "date"):
-        yield f"| {key.replace('_', ' ')} | {about[key]} |"
+#: What is said of each part.
+_CIRCUMSTANCES = ("command", "sources", "configuration", "machine", "host", "other_work", "date")
+
+
+def _about(about: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A column for each set of parts that were measured together."""
+    together: list[tuple[list[str], Mapping[str, Any]]] = []
+    for name, part in about.items():
+        for names, same in together:
+            if same == part:
+                names.append(name)
+                break
+        else:
+            together.append(([name], part))
+    yield f"| | {' | '.join(', '.join(names) for names, _ in together)} |"
+    yield f"|---|{'---|' * len(together)}"
+    for key in _CIRCUMSTANCES:
+        cells = [str(part[key]) for _, part in together]
+        yield f"| {key.replace('_', ' ')} | {' | '.join(cells)} |"
 
 
 def _milliseconds(samples: Mapping[str, Any]) -> Iterator[str]:

@@ -9,19 +9,19 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks import plot, report
-from benchmarks.figures import Figure, all_figures
-from provisioning import cache, frontend
+from benchmarks import report
+from provisioning import frontend
 from provisioning.config import REPO
 from provisioning.errors import HostFailed, UsageError
 from provisioning.kernel import build, stock, versions
 from provisioning.kernel.build import KernelArtefact
-from provisioning.progress import Bar, bar, note, step
+from provisioning.progress import Bar, bar, step
+from provisioning.results import Results
 from provisioning.vm import qemu, session
 from provisioning.vm import stock as stock_vm
 
@@ -153,8 +153,8 @@ def describe(request: frontend.Request, order: Order) -> dict[str, Any]:
 
 
 def run(request: frontend.Request, order: Order, as_json: bool) -> int:
-    """Build, measure, print the table, write the files. 0 when it was measured: goals that are
-    missed are a result."""
+    """Build, measure, print the table, write the files, beside the parts that were measured before.
+    0 when it was measured: goals that are missed are a result."""
     parts = order.parts()
     kernels = Kernels(request)
     bootable = {name: kernels.bootable(name) for part in parts for name in part.kernels}
@@ -163,35 +163,17 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     for part in parts:
         with nullcontext() if part.counted else others_work:
             samples[part.name] = _measure(part, bootable, order)
-    figures = all_figures(samples)
     about = {**_about(request, order, kernels.patched()), "other_work": others_work.told()}
+    results = Results(samples, dict.fromkeys(samples, about))
     if as_json:
-        print(json.dumps({"about": about, "figures": _facts(figures)}, indent=2))
+        print(json.dumps({"about": about, "figures": results.facts()}, indent=2))
     else:
-        print(report.table(figures) if figures else report.phases(samples["phases"]))
+        print(
+            report.table(results.figures) if results.figures else report.phases(samples["phases"])
+        )
     if folder := order.folder():
-        write(folder, kernels.patched().series, about, figures, samples)
+        results.write(folder, kernels.patched().series)
     return 0
-
-
-def write(
-    folder: Path,
-    series: str,
-    about: Mapping[str, Any],
-    figures: list[Figure],
-    samples: Mapping[str, Any],
-) -> None:
-    """The three files, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {"about": about, "figures": _facts(figures), "samples": samples}
-    cache.write_whole(folder / f"{series}.json", _json(whole) + "\n")
-    picture = folder / f"{series}.svg"
-    if "handlers" in samples:
-        title = f"Linux {about['release']}: from the choice of the victim to the handler's end"
-        cache.write_whole(picture, plot.svg(samples["handlers"], title))
-    page = report.markdown(about, figures, samples, picture.name)
-    cache.write_whole(folder / f"{series}.md", page)
-    note(f"written: {folder}/{series}.json, .md, .svg")
 
 
 class Kernels:
@@ -363,34 +345,3 @@ def _processor() -> str:
     text = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
     return f"{len(re.findall('^processor', text, re.M))} × {model[1] if model else 'processor'}"
-
-
-def _facts(figures: list[Figure]) -> list[dict[str, Any]]:
-    return [{**asdict(figure), "met": figure.met} for figure in figures]
-
-
-def _json(value: Any, depth: int = 0) -> str:
-    """JSON with a line for each sample, or for a few numbers, so that a change can be read."""
-    if isinstance(value, dict) and (depth < 2 or any(map(_holds_more, value.values()))):
-        parts = [f"{json.dumps(key)}: {_json(part, depth + 1)}" for key, part in value.items()]
-        return _block("{}", parts, depth)
-    if isinstance(value, list) and any(map(_holds_more, value)):
-        return _block("[]", [_json(part, depth + 1) for part in value], depth)
-    if isinstance(value, list) and len(value) > _NUMBERS:
-        chunks = [value[at : at + _NUMBERS] for at in range(0, len(value), _NUMBERS)]
-        return _block("[]", [json.dumps(chunk)[1:-1] for chunk in chunks], depth)
-    return json.dumps(value)
-
-
-#: Numbers on one line.
-_NUMBERS = 10
-
-
-def _holds_more(value: Any) -> bool:
-    return isinstance(value, (dict, list))
-
-
-def _block(brackets: str, parts: list[str], depth: int) -> str:
-    new_line = "\n" + " " * depth
-    inner = ",".join(f"{new_line} {part}" for part in parts)
-    return f"{brackets[0]}{inner}{new_line}{brackets[1]}"

@@ -17,9 +17,10 @@ import pytest
 
 from benchmarks import figures, plot, report
 from benchmarks.statistics import median_of, percentile, ratio_of_medians
-from provisioning import bench
+from provisioning import bench, results
 from provisioning.config import REPO
 from provisioning.errors import UsageError
+from provisioning.results import Results
 
 pytestmark = pytest.mark.unit
 
@@ -261,7 +262,7 @@ def test_the_table_ends_with_the_count_of_goals() -> None:
 
 def test_the_page_has_every_figure_and_names_the_picture() -> None:
     samples, rows = everything(), all_of_them()
-    page = report.markdown(ABOUT, rows, samples, "6.1.svg")
+    page = report.markdown(dict.fromkeys(samples, ABOUT), rows, samples, "6.1.svg")
     assert all(f"| {figure.title} |" in page for figure in rows)
     assert "](6.1.svg)" in page
     assert page.count(" | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 | 30 | 2 |") == 20
@@ -312,11 +313,24 @@ def test_a_bad_order_is_refused(order: bench.Order) -> None:
 
 def test_the_files_are_whole_and_can_be_read_again(tmp_path: Path) -> None:
     samples = everything()
-    bench.write(tmp_path, "6.1", ABOUT, list(all_of_them()), samples)
+    Results(samples, dict.fromkeys(samples, ABOUT)).write(tmp_path, "6.1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["6.1.json", "6.1.md", "6.1.svg"]
     text = (tmp_path / "6.1.json").read_text()
     assert json.loads(text)["samples"] == samples
     assert max(map(len, text.splitlines())) < 2000
+
+
+def test_parts_that_are_measured_one_at_a_time_add_up(tmp_path: Path) -> None:
+    samples = everything()
+    later = {**ABOUT, "date": "2026-11-25"}
+    for name, about in (("handlers", ABOUT), ("others", ABOUT), ("handlers", later)):
+        Results({name: samples[name]}, {name: about}).write(tmp_path, "6.1")
+    found = results.read(tmp_path / "6.1.json")
+    assert found.samples == {name: samples[name] for name in ("handlers", "others")}
+    assert found.about == {"handlers": later, "others": ABOUT}
+    page = (tmp_path / "6.1.md").read_text()
+    assert "| | handlers | others |" in page and "| date | 2026-11-25 | 2026-11-24 |" in page
+    assert all(f"| {figure.title} |" in page for figure in found.figures)
 
 
 def test_a_bar_follows_the_lines_however_they_are_cut() -> None:

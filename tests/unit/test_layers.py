@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("progress",),
     ("commands", "cache"),
     ("kernel", "hosts", "vm"),
-    ("frontend", "care", "testing", "lint", "package", "program", "bench"),
+    ("frontend", "care", "testing", "lint", "package", "program", "bench", "results"),
 )
 
 #: Library → the only modules of provisioning that know it.
