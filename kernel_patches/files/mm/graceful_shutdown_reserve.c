@@ -214,7 +214,7 @@ bool __graceful_shutdown_provides(gfp_t gfp_mask)
 		return false;
 	spin_lock_irqsave(&gs_lock, flags);
 	provides = gs_is_served() &&
-		   4 * gs_nr_blocks >= 3 * gs_reserve_target();
+		   4 * gs_nr_blocks > 3 * gs_reserve_target();
 	spin_unlock_irqrestore(&gs_lock, flags);
 	return provides;
 }
