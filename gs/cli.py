@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .eventstream import OomEvent
     from .registry import Registration
 
-COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor", "module")
+COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor", "module", "completion")
 HELP_WORDS = ("-h", "--help", "help")
 
 HELP = """\
@@ -31,6 +31,7 @@ Runs a program of your choice before the OOM killer kills a process.
   watch                                follow what the OOM killer does
   doctor                               what this machine offers, and what is in the way
   module build|load|unload|status      the module for a kernel that is not patched
+  completion bash                      a script that completes these words
 
 `gs-oom COMMAND --help` says more of each. The first thing to try, as root, on a patched
 kernel or with the module:
@@ -114,6 +115,13 @@ def _hand_over_to_ghostscript(words: list[str]) -> None:
 
 
 def _parse_and_run(words: list[str]) -> int:
+    options = parser().parse_args(words)
+    code: int = options.function(options)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of all commands but `run`, each with its help: the manual page is made from that, too."""
     import argparse
 
     from .errors import UsageError
@@ -146,9 +154,8 @@ def _parse_and_run(words: list[str]) -> int:
     _add_watch(command)
     _add_doctor(command)
     _add_module(command)
-    options = top.parse_args(words)
-    code: int = options.function(options)
-    return code
+    _add_completion(command)
+    return top
 
 
 if TYPE_CHECKING:
@@ -428,6 +435,26 @@ def _module(options: argparse.Namespace) -> int:
     else:
         for key, value in now.as_dict().items():
             print(f"{key:<12} {_as_word(value)}")
+    return 0
+
+
+def _add_completion(add: Adder) -> None:
+    parser = add(
+        "completion",
+        _completion,
+        """\
+Print a script that lets the shell complete commands, options and their values.
+
+  source <(gs-oom completion bash)                                        for this shell
+  gs-oom completion bash > ~/.local/share/bash-completion/completions/gs-oom   for later ones""",
+    )
+    parser.add_argument("shell", choices=("bash",))
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from . import manual
+
+    print(manual.bash_completion(), end="")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sys
 import tempfile
@@ -9,6 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from gs import manual
 from provisioning import commands
 from provisioning.config import REPO
 from provisioning.kernel import module
@@ -26,6 +28,8 @@ COPYRIGHT = PACKAGING / "copyright"
 
 #: Where Debian's own Python looks.
 LIBRARIES = "usr/lib/python3/dist-packages"
+
+COMPLETION = "usr/share/bash-completion/completions/gs-oom"
 
 #: Every member of an archive has this date, so that the same sources give the same file.
 DATE = (2026, 1, 1, 0, 0, 0)
@@ -65,8 +69,11 @@ def wheel(target: Path = DIST) -> Path:
 
 
 def tool(target: Path = DIST) -> Path:
-    """The Debian package `gs-oom`: the command, and the library for Debian's own Python."""
+    """The Debian package `gs-oom`: the command with its manual page and completion, and the library
+    for Debian's own Python."""
     files = {f"{LIBRARIES}/{path.relative_to(REPO)}": path.read_bytes() for path in _library()}
+    files["usr/share/man/man1/gs-oom.1.gz"] = gzip.compress(manual.page().encode(), mtime=0)
+    files[COMPLETION] = manual.bash_completion().encode()
     return _deb("gs-oom", _version(), files, target)
 
 
