@@ -326,6 +326,7 @@ void gs_graces_init(void);
 void gs_graces_exit(void);
 bool gs_graces_run(void);
 bool gs_global_grace_runs(void);
+bool gs_machine_grace_runs(void);
 struct gs_grace *gs_grace_join(const struct oom_control *oc,
 			       struct task_struct *victim, bool *late);
 bool gs_grace_awaits(struct task_struct *victim, struct mem_cgroup *domain);

@@ -81,6 +81,20 @@ bool gs_global_grace_runs(void)
 	return false;
 }
 
+/* Without the lock: is there one that the reserve is for? */
+bool gs_machine_grace_runs(void)
+{
+	const struct gs_grace *g = gs_graces;
+
+	if (!gs_graces_run())
+		return false;
+	for (; g < gs_graces + GS_MAX_RUNNING; g++)
+		if (READ_ONCE(g->busy) && !READ_ONCE(g->over) &&
+		    READ_ONCE(g->who.constraint) == CONSTRAINT_NONE)
+			return true;
+	return false;
+}
+
 static unsigned int gs_elapsed_us(const struct gs_grace *g)
 {
 	return div_u64(ktime_get_boottime_ns() - g->begin_ns, NSEC_PER_USEC);

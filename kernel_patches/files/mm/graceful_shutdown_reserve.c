@@ -6,7 +6,7 @@
  *
  * In a patched kernel the page allocator asks here on behalf of a handler's
  * session, page by page, before it reclaims anything: nobody else can take them.
- * Nor does it wake kswapd for the first of them.
+ * And kswapd rests, so that what the handler has read stays.
  * What goes beyond single pages, and everything on a kernel that does not ask, is
  * given back to the allocator in slices, whenever the session meets the OOM itself.
  * Nothing stops another task from taking that.
@@ -164,36 +164,23 @@ static void gs_prepare(struct page *page, gfp_t gfp_mask)
 }
 
 /*
- * Only allocations that may wait are served: gs_lock must not be taken anywhere,
- * and the others have the allocator's own reserve.
+ * Only for allocations that may wait: gs_lock must not be taken anywhere, and the
+ * others have the allocator's own reserve.
  */
-static bool gs_may_be_served(gfp_t gfp_mask)
+struct page *__graceful_shutdown_page(gfp_t gfp_mask)
 {
 	const gfp_t mask = __GFP_DIRECT_RECLAIM | __GFP_DMA | __GFP_DMA32 |
 			   __GFP_THISNODE;
-
-	return (gfp_mask & mask) == __GFP_DIRECT_RECLAIM &&
-	       gs_session_has(task_tgid(current));
-}
-
-/* Whether current is of the session of a global grace that goes on. */
-static bool gs_is_served(void)
-{
-	const struct gs_grace *g = gs_session_of(task_tgid(current));
-
-	lockdep_assert_held(&gs_lock);
-	return g && !g->over && g->who.constraint == CONSTRAINT_NONE;
-}
-
-struct page *__graceful_shutdown_page(gfp_t gfp_mask)
-{
 	struct page *page = NULL;
+	const struct gs_grace *g;
 	unsigned long flags;
 
-	if (!gs_may_be_served(gfp_mask))
+	if ((gfp_mask & mask) != __GFP_DIRECT_RECLAIM ||
+	    !gs_session_has(task_tgid(current)))
 		return NULL;
 	spin_lock_irqsave(&gs_lock, flags);
-	if (gs_is_served())
+	g = gs_session_of(task_tgid(current));
+	if (g && !g->over && g->who.constraint == CONSTRAINT_NONE)
 		page = gs_reserve_page();
 	spin_unlock_irqrestore(&gs_lock, flags);
 	if (page)
@@ -202,21 +189,16 @@ struct page *__graceful_shutdown_page(gfp_t gfp_mask)
 }
 
 /*
- * The first quarter is for the handlers that need little and are to be quick. A
- * larger one needs the reclaim, or what is set aside is used up before its end.
+ * For kswapd, and for whoever is about to wake it, with any locks held: so without
+ * gs_lock, and what is read may be old.
+ *
+ * The first quarter is for handlers that need little and are to be quick. With a
+ * larger one kswapd works again, or what is set aside is used up before its end.
  */
-bool __graceful_shutdown_provides(gfp_t gfp_mask)
+bool __graceful_shutdown_rests_kswapd(void)
 {
-	unsigned long flags;
-	bool provides;
-
-	if (!gs_may_be_served(gfp_mask))
-		return false;
-	spin_lock_irqsave(&gs_lock, flags);
-	provides = gs_is_served() &&
-		   4 * gs_nr_blocks > 3 * gs_reserve_target();
-	spin_unlock_irqrestore(&gs_lock, flags);
-	return provides;
+	return 4 * READ_ONCE(gs_nr_blocks) > 3 * gs_reserve_target() &&
+	       gs_machine_grace_runs();
 }
 
 /**

@@ -33,7 +33,7 @@ void __graceful_shutdown_fault_end(vm_fault_t ret);
 bool graceful_shutdown_fault_oom(void);
 bool graceful_shutdown_left(void);
 struct page *__graceful_shutdown_page(gfp_t gfp_mask);
-bool __graceful_shutdown_provides(gfp_t gfp_mask);
+bool __graceful_shutdown_rests_kswapd(void);
 void graceful_shutdown_killing(struct oom_control *oc, bool group);
 void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
 
@@ -93,18 +93,17 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 }
 
 /**
- * graceful_shutdown_provides - is there still plenty set aside for current?
- * @gfp_mask: of an allocation that found no free page
- * @order: its order
+ * graceful_shutdown_rests_kswapd - leave the page cache alone for now?
  *
- * Return: whether kswapd, which would take what a handler has just read, may
- * sleep on.
+ * In a global OOM there is nothing else left to reclaim than what the handler has
+ * just read, and kswapd would go on until it has that.
+ *
+ * Return: whether a handler of a global OOM runs, with plenty set aside for it.
  */
-static inline bool graceful_shutdown_provides(gfp_t gfp_mask,
-					      unsigned int order)
+static inline bool graceful_shutdown_rests_kswapd(void)
 {
-	return static_branch_unlikely(&graceful_shutdown_active) && !order &&
-	       __graceful_shutdown_provides(gfp_mask);
+	return static_branch_unlikely(&graceful_shutdown_active) &&
+	       __graceful_shutdown_rests_kswapd();
 }
 
 #elif !IS_ENABLED(CONFIG_GRACEFUL_SHUTDOWN)
@@ -115,8 +114,7 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 	return NULL;
 }
 
-static inline bool graceful_shutdown_provides(gfp_t gfp_mask,
-					      unsigned int order)
+static inline bool graceful_shutdown_rests_kswapd(void)
 {
 	return false;
 }
