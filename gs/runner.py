@@ -34,8 +34,8 @@ HELP = """\
 usage: gs-oom run [OPTION...] PROG [ARG...]
        gs-oom run PROG [ARG...] [OPTION...]
 
-Runs PROG in this very process (same pid, nothing stays in between), registered so that the kernel
-runs HANDLER before its OOM killer kills PROG. Options stand before PROG, or all together at the
+Runs PROG in this very process (same pid, nothing stays in between), registered so that HANDLER runs
+before the OOM killer kills PROG. Options stand before PROG, or all together at the
 end, --on-oom among them. `--` before PROG ends the options.
 
   --on-oom HANDLER     program to run before the kill, with arguments, in shell quoting: no $VAR
@@ -48,7 +48,8 @@ end, --on-oom among them. `--` before PROG ends the options.
   --memory-max SIZE    give PROG a memory cgroup of its own with this limit, as 500M
   --swap-max SIZE      and that much swap (default: none)
   --user USER[:GROUP]  register as root, then run PROG as this user; the environment stays
-  --backend NAME       auto or kernel (default: auto)
+  --backend NAME       auto, kernel, cgroup1 or cgroup2 (default: auto, the first of these that
+                       this machine has; `gs-oom doctor` says what each promises)
   --allow-unprotected  run PROG even where it cannot be protected
   --dry-run            check everything, print what would be done, and do nothing
 
@@ -91,6 +92,8 @@ class Plan:
             if "--scope" not in options:
                 self._choose_scope(self.backend)
             self.backend.check(self.entry)
+            if self.memory_max is None:
+                self._take_limit(self.backend)
             if _is_never_chosen():
                 self.warnings.append(
                     "oom_score_adj is -1000: the OOM killer never chooses this process, so that"
@@ -114,6 +117,12 @@ class Plan:
                 "only the process itself is covered, not its children (this kernel has no"
                 " scope=tree; --scope process silences this)"
             )
+
+    def _take_limit(self, backend: backends.Backend) -> None:
+        """A group of its own for the program where the backend needs one, with the swap it had."""
+        self.memory_max, self.swap_max = backend.limit(), None
+        if self.memory_max is not None:
+            self.memory_place = _place_of_group()
 
     def tolerate(self, error: GsError) -> None:
         """Go on unprotected where that was allowed, else raise."""
@@ -139,7 +148,8 @@ class Plan:
             ("registers", format_command(self.entry.replace(pid="PID"))),
         ]
         if self.memory_max is not None:
-            sizes = f"{self.memory_max} bytes, swap {self.swap_max} bytes"
+            swap = "as before" if self.swap_max is None else f"{self.swap_max} bytes"
+            sizes = f"{self.memory_max} bytes, swap {swap}"
             rows.append(("memory", f"{sizes}, a cgroup in {self.memory_place}"))
         if self.user is not None:
             rows.append(("user", f"uid {self.user.uid}, gid {self.user.gid}"))
@@ -179,7 +189,7 @@ def _parse_entry(options: dict[str, str]) -> Entry:
     return Entry(os.getpid(), argv, registry.milliseconds(grace), signal, scope)
 
 
-def _parse_memory(options: dict[str, str]) -> tuple[int | None, int, str]:
+def _parse_memory(options: dict[str, str]) -> tuple[int | None, int | None, str]:
     """Limit, swap, and the directory in which a cgroup with these can be made."""
     if "--memory-max" not in options:
         if "--swap-max" in options:
@@ -190,7 +200,13 @@ def _parse_memory(options: dict[str, str]) -> tuple[int | None, int, str]:
     memory_max = arguments.parse_size(options["--memory-max"])
     cgroup.check_limit(memory_max)
     swap_max = arguments.parse_size(options.get("--swap-max", "0"))
-    return memory_max, swap_max, cgroup.find_place(cgroup.require())
+    return memory_max, swap_max, _place_of_group()
+
+
+def _place_of_group() -> str:
+    from . import cgroup
+
+    return cgroup.find_place(cgroup.require())
 
 
 def _parse_user(text: str) -> User:
@@ -241,7 +257,7 @@ def execute(plan: Plan) -> NoReturn:
             from . import cgroup
 
             group = cgroup.make(plan.memory_max, plan.swap_max)
-        armed = _arm(plan)
+        armed = _arm(plan, group)
         for warning in plan.warnings:
             _say(warning)
         if group is not None:
@@ -259,11 +275,11 @@ def execute(plan: Plan) -> NoReturn:
         raise
 
 
-def _arm(plan: Plan) -> backends.Armed | None:
+def _arm(plan: Plan, group: Group | None) -> backends.Armed | None:
     if plan.backend is None:
         return None
     try:
-        return plan.backend.arm(plan.entry)
+        return plan.backend.arm(plan.entry, group)
     except (UsageError, InvalidHandler):
         raise
     except GsError as error:
