@@ -229,8 +229,8 @@ def _no_room(group: str, why: str) -> NotSupported:
 
 
 def make(memory_max: int, swap_max: int | None = 0, where: Hierarchy | None = None) -> Group:
-    """A new group that holds ``memory_max`` bytes, and ``swap_max`` bytes of swap beside them (None:
-    as much as there is).
+    """A new group that holds ``memory_max`` bytes, and ``swap_max`` bytes of swap beside them
+    (None: as much as there is).
 
     Raises UsageError, NotSupported, PermissionDenied.
     """

@@ -82,7 +82,7 @@ def _log(text: str) -> None:
 
 def _settle_down(keep: set[int]) -> None:
     """Hold nothing that is somebody else's: no descriptor, no directory, no signal; and live on."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
 
     for name in _IGNORED:
         _signal.signal(getattr(_signal, name), _signal.SIG_IGN)

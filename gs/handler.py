@@ -144,7 +144,7 @@ class Handler:
             if not words:
                 os._exit(0)  # who wanted it has gone
             variables = (word.partition(b"=") for word in words.split(b"\0"))
-            os.execve(self._argv[0], self._argv, {key: value for key, _, value in variables})
+            os.execve(self._argv[0], list(self._argv), {key: value for key, _, value in variables})
         except OSError as error:
             os.write(tells, b"%d" % (error.errno or 1))
         finally:
@@ -153,7 +153,7 @@ class Handler:
 
 def _be_nobody_special(max_kb: int) -> None:
     """What a handler has of the kernel: a session, /, its streams, signals and bounds."""
-    import _signal
+    import _signal  # type: ignore[import-not-found]
     import resource
 
     os.setsid()

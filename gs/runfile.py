@@ -55,7 +55,7 @@ class RunFile:
 
 
 def create(backend: str, group: str, entry: Entry) -> RunFile:
-    """Write the file of a new run; OSError where that cannot be. It is seen only when it is locked."""
+    """Write the file of a new run, which is seen only when it is locked; OSError."""
     directory = run_directory()
     os.makedirs(directory, 0o755, exist_ok=True)
     text = f"{backend}\n{procfile.escape(group)}\n{procfile.format_command(entry)}\n"

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from .procfile import Entry, Value
     from .victims import Process
 
-    #: Waits for descriptors, at most until a time on CLOCK_BOOTTIME in nanoseconds; which are ready.
+    #: Waits for descriptors, at most until a time (ns on CLOCK_BOOTTIME); which are ready.
     Wait = Callable[[Iterable[int], int], "set[int]"]
 
 #: As the kernel has it unless vm.graceful_shutdown_grace_ms says otherwise.
 _GRACE_MS = 2000
+#: Between two looks at the memory of a handler.
+_LOOK_NS = 50_000_000
 _KB_OF_PAGE = os.sysconf("SC_PAGESIZE") // 1024
 
 #: The keys of a kill record in their order, where those of this machine are known by figures.
@@ -120,7 +122,7 @@ class Grace:
             self._follow(self.handler, wait, victim_fd)
 
     def _park(self) -> int:
-        """The errno of why there is no handler to start; 0 if all is well, or none was asked for."""
+        """The errno of why there is no handler to start; 0 if there is, or none was asked for."""
         context = self._context
         if not context.entry.argv:
             return 0
@@ -179,19 +181,24 @@ class Grace:
                 return
         ends = _sys.pidfd_open(handler.pid)
         try:
-            wait([ends, victim_fd], self.deadline)
+            self._wait_for_end(handler, wait, [ends, victim_fd])
         finally:
             os.close(ends)
-        if handler.has_ended():
+        if handler.broke_bound():
+            self._failed(errno.ENOMEM)
+        elif handler.has_ended():
             self._ended(handler)
         elif self.victim.alive():
             self._timed_out(handler)
         # Else the victim is gone: its handler may still finish, until the deadline.
 
+    def _wait_for_end(self, handler: Handler, wait: Wait, fds: Iterable[int]) -> None:
+        """Nothing tells of its memory, which is looked at now and then."""
+        while now_ns() < self.deadline and not handler.broke_bound():
+            if wait(fds, min(self.deadline, now_ns() + _LOOK_NS)):
+                return
+
     def _ended(self, handler: Handler) -> None:
-        if handler.broke_bound():
-            self._failed(errno.ENOMEM)
-            return
         self.outcome = "done"
         self._context.record(
             "done", self.victim, exit_status=handler.status, elapsed_us=self.elapsed_us()
