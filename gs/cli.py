@@ -242,9 +242,7 @@ def _add_list(add: Adder) -> None:
 def _list(options: argparse.Namespace) -> int:
     import shlex
 
-    from . import registry
-
-    found = registry.registrations()
+    found = _registrations()
     if options.json:
         _print_json([_as_json(registration) for registration in found])
         return 0
@@ -256,6 +254,20 @@ def _list(options: argparse.Namespace) -> int:
         owner = "" if one.uid is None else f"  (uid {one.uid})"
         print(_LIST_ROW.format(one.pid, _comm(one.pid), grace, signal, one.scope, handler + owner))
     return 0
+
+
+def _registrations() -> list[Registration]:
+    """The kernel's, and those of the runs that have guards instead."""
+    from . import registry, runfile
+    from .errors import NotSupported
+
+    guarded = [registry.Registration.from_entry(entry) for entry in runfile.guarded()]
+    try:
+        return registry.registrations() + guarded
+    except NotSupported:
+        if not guarded:
+            raise
+        return guarded
 
 
 _LIST_ROW = "{:>7}  {:<15}  {:>9}  {:<6}  {:<7}  {}"
@@ -288,8 +300,9 @@ def _add_watch(add: Adder) -> None:
         "watch",
         _watch,
         """\
-Follow what the OOM killer does on this machine, one line an event, from the oldest that the
-kernel kept. Ends with Ctrl-C, with --timeout, or at once with --no-follow.
+Follow what the OOM killer does on this machine, one line an event, from the oldest that was kept:
+what the kernel tells, and what the guards of programs on memory cgroups do. Ends with Ctrl-C, with
+--timeout, or at once with --no-follow.
 
   grace    a registered process was chosen: its handler is being started, its signal sent
   done     the handler ended in time       timeout  it did not, and was killed
