@@ -83,22 +83,20 @@ def report(findings: Sequence[Finding]) -> str:
 
 
 def _check_backend(machine: Machine) -> Iterator[Finding]:
-    """The first that can be taken, those before it and why not, and those after it."""
-    taken = False
+    """Which is taken, and what keeps the others from being taken."""
     # Of a recorded machine only the kernel's files can be judged.
-    for name in backends.NAMES[1:2] if machine.root else backends.NAMES[1:]:
-        backend = backends.named(name, machine.files)
-        reason = backend.unusable()
+    names = backends.NAMES[1:2] if machine.root else backends.NAMES[1:]
+    reasons = [(one, one.unusable()) for one in (backends.named(n, machine.files) for n in names)]
+    usable = [one for one, reason in reasons if reason is None]
+    for one, reason in reasons:
         if reason is not None:
-            hint = "" if taken else _hint_for(reason)
-            text = f"not {name}: {reason.what}: {reason.why}"
-            yield Finding(_BACKEND_CHECK, NOTE, text, hint)
+            text = f"not {one.name}: {reason.what}: {reason.why}"
+            level = NOTE if usable else BAD
+            yield Finding(_BACKEND_CHECK, level, text, _hint_for(reason))
             continue
-        how = f"--backend {name} would be" if taken else "`gs-oom run` takes"
-        yield Finding(_BACKEND_CHECK, GOOD, f"{how} {backend.describe()}: {backend.promise}")
-        taken = True
-    if not taken:
-        yield Finding(_BACKEND_CHECK, BAD, "`gs-oom run` has none to take")
+        takes = "takes" if one is usable[0] else f"could take (--backend {one.name})"
+        text = f"`gs-oom run` {takes} {one.describe()}: {one.promise}"
+        yield Finding(_BACKEND_CHECK, GOOD, text)
 
 
 def _hint_for(reason: GsError) -> str:

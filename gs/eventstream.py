@@ -103,8 +103,8 @@ class EventStream:
     $XDG_RUNTIME_DIR/gs/events). With ``files`` only what they name is read.
 
     Opening raises NotSupported where there can be neither, PermissionDenied for who may not read
-    the kernel's, and GsError. Iterating, and :meth:`available`, raise MalformedLine at a record that
-    is not of the ABI; the next call goes on behind it.
+    the kernel's, and GsError. Iterating, and :meth:`available`, raise MalformedLine at a record
+    that is not of the ABI; the next call goes on behind it.
     """
 
     def __init__(
@@ -174,7 +174,8 @@ class EventStream:
         return OomEvent.parse(self._ready.pop(0)) if self._ready else None
 
     def _finished(self) -> bool:
-        return not self._follow or all(source.ended for source in self._sources)
+        # A recorded stream ends, and then nothing more is waited for.
+        return not self._follow or any(source.ended for source in self._sources)
 
     def _read(self) -> bool:
         """Take what the files have, in the order of time; false if there was nothing."""

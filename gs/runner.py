@@ -88,12 +88,12 @@ class Plan:
         self._unprotected_is_fine = "--allow-unprotected" in options
         self.entry = _parse_entry(options)
         self.backend = self._select_backend(options.get("--backend", "auto"))
+        if self.backend is not None and self.memory_max is None:
+            self._take_limit(self.backend)
         if self.backend is not None:
             if "--scope" not in options:
                 self._choose_scope(self.backend)
             self.backend.check(self.entry)
-            if self.memory_max is None:
-                self._take_limit(self.backend)
             if _is_never_chosen():
                 self.warnings.append(
                     "oom_score_adj is -1000: the OOM killer never chooses this process, so that"
@@ -120,7 +120,11 @@ class Plan:
 
     def _take_limit(self, backend: backends.Backend) -> None:
         """A group of its own for the program where the backend needs one, with the swap it had."""
-        self.memory_max, self.swap_max = backend.limit(), None
+        try:
+            self.memory_max, self.swap_max = backend.limit(), None
+        except NotSupported as error:
+            self.tolerate(error)
+            self.backend = None
         if self.memory_max is not None:
             self.memory_place = _place_of_group()
 

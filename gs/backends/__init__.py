@@ -48,7 +48,7 @@ class Backend:
 
     def limit(self) -> int | None:
         """Where no limit was asked for, that of the group that the program needs all the same, in
-        bytes; None if it needs none. Raises UsageError where there is nothing to watch."""
+        bytes; None if it needs none. Raises NotSupported where there is nothing to watch."""
         return None
 
     def check(self, entry: Entry) -> None:

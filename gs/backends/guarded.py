@@ -116,7 +116,7 @@ class GuardedBackend(Backend):
         where = cgroup.require()
         found = cgroup.nearest_limit(where)
         if found is None:
-            raise UsageError("no limit to watch", "give --memory-max")
+            raise NotSupported("no limit to watch", "give --memory-max")
         path, limit = found
         left = limit - _unreclaimable(path, where)
         return max(left - reserve_of(limit), cgroup.SMALLEST_LIMIT)

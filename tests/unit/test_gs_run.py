@@ -240,7 +240,7 @@ def test_125_with_one_line_and_nothing_left_registered(
 
 
 def test_without_a_patched_kernel() -> None:
-    done = gs("run", "--on-oom", "/bin/true", "echo", "hi")
+    done = gs("run", "--backend", "kernel", "--on-oom", "/bin/true", "echo", "hi")
     assert (done.returncode, done.stdout) == (125, "")
     assert done.stderr.count("\n") == 1
     assert "/nowhere/graceful_shutdown_features" in done.stderr
@@ -257,7 +257,7 @@ def test_unprotected_is_allowed_by_name_only() -> None:
 
 def test_a_newer_abi_is_not_guessed_at(tmp_path: Path) -> None:
     procfs = make_procfs(tmp_path / "proc", FEATURES.replace("abi=1", "abi=2"))
-    done = gs("run", "--on-oom", "/bin/true", "true", procfs=procfs)
+    done = gs("run", "--backend", "kernel", "--on-oom", "/bin/true", "true", procfs=procfs)
     assert done.returncode == 125 and "abi=2" in done.stderr
 
 
