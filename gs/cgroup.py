@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from .errors import GsError, NotSupported, PermissionDenied, UsageError
 from .record import Record
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Iterator
 
 PREFIX = "gs-run-"
-#: That of a handler, after the process that it was started for.
+#: That of a handler: after it the rest of the run's name, a dot, and the victim's number.
 HANDLER_PREFIX = "gs-handler-"
 #: Below this a program cannot even be started.
 SMALLEST_LIMIT = 1 << 20
@@ -341,6 +342,15 @@ def remove(path: str) -> bool:
         except OSError:
             pass
     return not os.path.exists(path)
+
+
+def remove_when_empty(path: str) -> bool:
+    """The same, with some patience for those who are still on their way out."""
+    for _ in range(100):
+        if remove(path):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def killed_together(where: Hierarchy) -> list[str]:

@@ -13,6 +13,7 @@ import time
 
 from . import _sys, cgroup
 from .errors import GsError
+from .handler import end_orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Keeper:
             if not self._run.exists():
                 return
             self._group.release()
+            end_orphans(self._group.path)
             self._tell("the watcher has died, a new one is started")
             pause = (
                 0.0 if time.monotonic() - began > _HEALTHY else min(pause * 2 + 0.1, _LONGEST_PAUSE)
@@ -163,8 +165,7 @@ class Keeper:
         from .session import Context
         from .watcher import Watcher
 
-        place = os.path.dirname(self._group.path)
-        context = Context(self._run.entry, self._group, self._where, place, self._run.directory)
+        context = Context(self._run.entry, self._group, self._where, self._run.directory)
         Watcher(context, keeper_fd, self._replace_keeper, self._target_fd).run()
         self._end()
 
@@ -185,10 +186,7 @@ class Keeper:
 
     def _end(self) -> None:
         """Nobody is left: remove what was made for the run."""
-        for _ in range(100):
-            if cgroup.remove(self._group.path):
-                break
-            time.sleep(0.02)  # the last to end may still be on its way out
+        cgroup.remove_when_empty(self._group.path)
         self._run.remove()
 
     def _tell(self, what: str) -> None:

@@ -58,13 +58,41 @@ def environment(
     }
 
 
+def _path_prefix(run: str) -> str:
+    """What the paths of the groups of handlers of a run begin with; ``run`` is that of its own."""
+    place, name = os.path.split(run)
+    return f"{place}/{cgroup.HANDLER_PREFIX}{name[len(cgroup.PREFIX) :]}."
+
+
+def end_orphans(run: str) -> None:
+    """End the handlers of a run whose watcher is dead, so that nobody waits for them."""
+    prefix = _path_prefix(run)
+    place = os.path.dirname(run)
+    try:
+        paths = [f"{place}/{name}" for name in os.listdir(place)]
+    except OSError:
+        return
+    for path in paths:
+        if path.startswith(prefix):
+            _kill(path)
+            cgroup.remove_when_empty(path)
+
+
+def _kill(path: str) -> None:
+    """End all processes of a group, those that fork meanwhile too. One that even this does not
+    end, such as a reader of a dead server's file, must not keep us."""
+    give_up = time.monotonic() + _KILLING
+    while cgroup.kill_members(path) and time.monotonic() < give_up:
+        pass
+
+
 class Handler:
     """The processes of one handler. It is parked first, since what it is told names its number."""
 
-    def __init__(self, argv: Sequence[str], where: Hierarchy, place: str, victim: int) -> None:
+    def __init__(self, argv: Sequence[str], where: Hierarchy, run: str, victim: int) -> None:
         self._argv = argv
         self._where = where
-        self._path = f"{place}/{cgroup.HANDLER_PREFIX}{victim}-{os.urandom(3).hex()}"
+        self._path = f"{_path_prefix(run)}{victim}-{os.urandom(3).hex()}"
         self._max_kb = KernelFiles().read_sysctl("handler_max_kb") or _MAX_KB
         self.pid = 0
         self.status: int | None = None
@@ -113,11 +141,8 @@ class Handler:
         return not cgroup.members(self._path)
 
     def kill(self) -> None:
-        """End all of its processes, those that fork meanwhile too. One that even this does not
-        end, such as a reader of a dead server's file, must not keep us: it is tried again later."""
-        give_up = time.monotonic() + _KILLING
-        while cgroup.kill_members(self._path) and time.monotonic() < give_up:
-            pass
+        """End all of its processes; what is left after a while is tried again later."""
+        _kill(self._path)
         self.has_ended()
 
     def remove(self) -> bool:

@@ -46,13 +46,10 @@ def now_ns() -> int:
 class Context:
     """What all graces of one run have in common."""
 
-    def __init__(
-        self, entry: Entry, group: WatchedGroup, where: Hierarchy, place: str, log: str
-    ) -> None:
+    def __init__(self, entry: Entry, group: WatchedGroup, where: Hierarchy, log: str) -> None:
         self.entry = entry
         self.group = group
         self.where = where
-        self.place = place
         self._log = log
         self.memcg = group.path[len(where.mount) :] or "/"
         files = KernelFiles()
@@ -126,7 +123,7 @@ class Grace:
         context = self._context
         if not context.entry.argv:
             return 0
-        handler = Handler(context.entry.argv, context.where, context.place, self.victim.pid)
+        handler = Handler(context.entry.argv, context.where, context.group.path, self.victim.pid)
         try:
             handler.park()
         except OSError as error:

@@ -181,6 +181,7 @@ def _for_container(error: GsError) -> GsError:
 def disarm_abandoned() -> list[str]:
     """Disarm the groups whose guards are dead, and remove those that are empty; their paths."""
     from .. import runfile
+    from ..handler import end_orphans
     from . import named
 
     paths = []
@@ -188,6 +189,7 @@ def disarm_abandoned() -> list[str]:
         backend = named(run.backend)
         if isinstance(backend, GuardedBackend):
             backend.watched(run.group).release()
+        end_orphans(run.group)
         if not cgroup.members(run.group):
             cgroup.remove(run.group)
         # What still runs there goes on with nothing but the kernel's own decision.
