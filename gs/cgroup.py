@@ -26,6 +26,12 @@ SMALLEST_LIMIT = 1 << 20
 #: Version 1 writes "no limit" as the most that fits, in whole pages.
 _UNLIMITED = 1 << 62
 
+#: Their engines mount it so unless they are told otherwise.
+_FOR_CONTAINERS = (
+    "mount it writable; a container needs: docker run --privileged, or podman run --security-opt"
+    " unmask=/sys/fs/cgroup; or run gs-oom on the host"
+)
+
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
@@ -292,7 +298,7 @@ def _failed(what: str, error: OSError) -> GsError:
     if isinstance(error, PermissionError):
         return PermissionDenied(what, str(error.strerror), "run it as root, or in a delegated one")
     if error.errno == errno.EROFS:
-        return NotSupported(what, "/sys/fs/cgroup is read-only", "mount it writable here")
+        return NotSupported(what, "/sys/fs/cgroup is read-only", _FOR_CONTAINERS)
     return NotSupported(what, str(error.strerror), "`gs-oom doctor` says what is mounted here")
 
 

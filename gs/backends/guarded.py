@@ -101,7 +101,7 @@ class GuardedBackend(Backend):
         try:
             cgroup.find_place(where)
         except GsError as error:
-            return _for_container(error)
+            return error
         return None
 
     def keys(self) -> tuple[str, ...]:
@@ -165,17 +165,6 @@ def _unreclaimable(path: str, where: Hierarchy) -> int:
     total = "total_" if where.version == 1 else ""
     cache = sum(stat.get(f"{total}{kind}_file", 0) for kind in ("active", "inactive"))
     return max((cgroup.read_number(f"{path}/{where.usage_file}") or 0) - cache, 0)
-
-
-def _for_container(error: GsError) -> GsError:
-    """A container's engine mounts the groups read-only unless it is told otherwise."""
-    if "read-only" in error.why:
-        error.hint = (
-            "a container needs /sys/fs/cgroup writable (docker run --privileged, or"
-            " --cgroupns=private with a delegated group; podman run --security-opt unmask=ALL);"
-            " or run gs-oom on the host"
-        )
-    return error
 
 
 def disarm_abandoned() -> list[str]:

@@ -1,4 +1,5 @@
-"""Which backends the contract is tested against: all that this machine has."""
+"""Which backends the contract is tested against: all that this machine has, or those that
+GS_BACKENDS names, which then must be there."""
 
 from __future__ import annotations
 
@@ -40,12 +41,22 @@ def _usable(name: str) -> str:
     return ""
 
 
-@pytest.fixture(params=[name for name in backends.NAMES if name != "auto"])
+ASKED = os.environ.get("GS_BACKENDS", "").split()
+REASONS = {name: _usable(name) for name in backends.NAMES if name != "auto"}
+HERE = ASKED or [name for name, reason in REASONS.items() if not reason]
+
+
+def pytest_report_header() -> list[str]:
+    """Which backends are tested here, and why not the others."""
+    return [f"backend {name}: {reason or 'tested'}" for name, reason in REASONS.items()]
+
+
+@pytest.fixture(params=HERE or ["none"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A world of one backend, in which nothing may be left afterwards."""
-    reason = _usable(request.param)
-    if reason:
-        pytest.skip(reason)
+    if not HERE:
+        pytest.skip("; ".join(f"{name}: {reason}" for name, reason in REASONS.items()))
+    assert not REASONS[request.param]
     world = World(request.param, tmp_path)
     try:
         yield world

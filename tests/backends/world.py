@@ -69,6 +69,19 @@ def named(*names: str) -> list[int]:
     return found
 
 
+def with_argument(word: str) -> list[int]:
+    """The processes that run with this as their last argument."""
+    end = b"\0" + word.encode() + b"\0"
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().endswith(end):
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
 def groups() -> list[str]:
     """Memory cgroups of ours."""
     where = cgroup.require()
