@@ -1,5 +1,6 @@
-"""Holds every backend to its contract (tests/backends) in virtual machines: the kernel backend where
-the kernel has it, the two on memory cgroups on the same kernel as it comes from Debian.
+"""Holds every backend to its contract (tests/backends) in virtual machines of Debian's own kernel.
+
+The kernel backend with the module, the two on memory cgroups without it.
 """
 
 from __future__ import annotations

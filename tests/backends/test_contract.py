@@ -15,6 +15,7 @@ import pytest
 from world import (
     GUARDS,
     IN_GUEST,
+    ON_DISK,
     PATIENCE,
     World,
     alive,
@@ -214,10 +215,14 @@ class TestProgram:
         guarded.expect(int(told["GS_VICTIM_PID"]), "grace", "done", "kill")
 
     def test_page_cache_of_many_times_the_limit(self, world: World, tmp_path: Path) -> None:
-        out, file = tmp_path / "out", tmp_path / "file"
+        out, file = tmp_path / "out", ON_DISK / f"gs-test-{os.getpid()}"
         write = f"dd if=/dev/zero of={file} bs=1M count=192 2>/dev/null"
-        copy = f"cat {file} {file} >{file}-twice"
-        process = world.run(writes(out), "sh", "-c", f"{write} && {copy}", limit="32M")
+        try:
+            process = world.run(
+                writes(out), "sh", "-c", f"{write} && cat {file} {file} >/dev/null", limit="32M"
+            )
+        finally:
+            file.unlink()
         assert process.returncode == 0
         assert not out.exists() and world.events(process.pid) == []
 

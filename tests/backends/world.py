@@ -22,6 +22,9 @@ BIN = Path("/gs/bin") if IN_GUEST else REPO / "test_programs" / "bin"
 #: Seconds that nothing needs; a guest is emulated.
 PATIENCE = 120.0 if IN_GUEST else 20.0
 
+#: What is written here is page cache, which in a guest's /tmp it is not.
+ON_DISK = Path("/var/tmp")
+
 LIMIT = "64M"
 GUARDS = ("gs-keeper", "gs-watcher")
 
