@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PREFIX = "gs-run-"
 #: That of a handler: after it the rest of the run's name, a dot, and the victim's number.
 HANDLER_PREFIX = "gs-handler-"
+#: Of who had to move one down.
+_HOME = "gs-home"
 #: Below this a program cannot even be started.
 SMALLEST_LIMIT = 1 << 20
 
@@ -195,11 +197,45 @@ def parent_for_child(where: Hierarchy, change: bool = True) -> str:
     """The directory in which a group of ours can be made without escaping any limit.
 
     v1: the own group. v2: the own group if it may have children with memory limits, else its
-    parent, if the own group has no limit that would be escaped so. With ``change`` the root is
-    asked to hand the controller on where it does not do so yet.
+    parent, if the own group has no limit that would be escaped so, else the own group if this
+    process is alone in it. With ``change`` the root is asked to hand the controller on where it
+    does not do so yet, and who is alone makes room by moving one down.
     """
     if where.version == 1 or _may_have_children(where.own, where.mount, change):
         return where.own
+    alone = _is_alone(where.own)
+    try:
+        parent = _parent_without_escape(where)
+        if os.access(parent, os.W_OK) or not alone:
+            return parent
+    except NotSupported:
+        if not alone:
+            raise
+    if change:
+        _make_room(where.own)
+    return where.own
+
+
+def _is_alone(group: str) -> bool:
+    """Whether this process is the only one in a group of its own, as in a delegated scope."""
+    if read_file(f"{group}/cgroup.procs").split() != [str(os.getpid())]:
+        return False
+    return "memory" in _controllers(group) and os.access(f"{group}/cgroup.subtree_control", os.W_OK)
+
+
+def _make_room(group: str) -> None:
+    """Move this process one down: a group with processes in it hands no controllers on."""
+    home = f"{group}/{_HOME}"
+    try:
+        if not os.path.isdir(home):
+            os.mkdir(home)
+        write_file(f"{home}/cgroup.procs", "0")
+        write_file(f"{group}/cgroup.subtree_control", "+memory")
+    except OSError as error:
+        raise _failed(f"cannot make room in {group}", error) from None
+
+
+def _parent_without_escape(where: Hierarchy) -> str:
     parent = os.path.dirname(where.own)
     if len(parent) < len(where.mount) or "memory" not in _enabled(parent):
         raise _no_room(where.own, "processes and limited groups cannot stand side by side there")
@@ -258,7 +294,7 @@ def make(memory_max: int, swap_max: int | None = 0, where: Hierarchy | None = No
     except OSError as error:
         os.rmdir(path)
         raise _failed(f"cannot limit {path}", error) from None
-    return Group(path, where)
+    return Group(path, hierarchy() or where)  # it may have moved
 
 
 def check_limit(memory_max: int) -> None:

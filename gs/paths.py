@@ -77,6 +77,10 @@ def absolute(path: str) -> str:
 RUN_DIRECTORY_VARIABLE = "GS_RUN_DIRECTORY"
 
 
+#: Set in a scope that was made for gs, so that one that does not help is not asked for again.
+SCOPE_MARK = "GS_SCOPED"
+
+
 def run_directory() -> str:
     """Where guarded runs and their events are written down: /run/gs, of a user $XDG_RUNTIME_DIR/gs.
 

@@ -20,7 +20,7 @@ from .errors import (
     ProgramNotFound,
     UsageError,
 )
-from .paths import find_program
+from .paths import SCOPE_MARK, find_program
 from .procfile import DEFAULT_SCOPE, Entry, format_command
 from .record import Record
 
@@ -104,6 +104,10 @@ class Plan:
         try:
             return backends.select(name)
         except (NotSupported, PermissionDenied) as error:
+            if name != "kernel" and not self.dry_run:
+                from . import scope
+
+                scope.enter()
             self.tolerate(error)
             return None
 
@@ -337,8 +341,10 @@ def _restore_signals() -> None:
 
 
 def _environment() -> dict[bytes, bytes]:
-    """The environment that gs was given: Python may have added LC_CTYPE to it (PEP 538)."""
+    """The environment that gs was given: Python may have added LC_CTYPE to it (PEP 538), and
+    gs.scope its mark."""
     environment = dict(os.environb)
+    environment.pop(os.fsencode(SCOPE_MARK), None)
     if b"LC_CTYPE" in environment:
         try:
             with open("/proc/self/environ", "rb") as file:
@@ -363,14 +369,14 @@ def main(words: Sequence[str], status_fd: int | None = None) -> int:
     With ``status_fd`` an error is not printed but written there (see gs.child); the descriptor is
     closed when PROG begins.
     """
-    if status_fd is not None:
-        os.set_inheritable(status_fd, False)
     try:
         scanned = arguments.scan_run(words)
         if scanned.help:
             print(HELP, end="")
             return 0
         plan = Plan(scanned)
+        if status_fd is not None:
+            os.set_inheritable(status_fd, False)
         if not plan.dry_run:
             execute(plan)
         for warning in plan.warnings:

@@ -84,7 +84,7 @@ ROWS = (
     ("eventstream",),
     ("backends/__init__", "backends/kernel", "backends/cgroup1", "backends/cgroup2")
     + ("backends/guarded", "guard", "watcher", "session"),
-    ("runner", "finding"),
+    ("runner", "finding", "scope"),
     ("bystanders", "trial", "module"),
     ("doctor",),
     ("child",),
