@@ -28,11 +28,12 @@ _LONGEST = 1 << 20
 def append(directory: str, event: str, values: Mapping[str, Value]) -> int:
     """Write one record behind the others; its number, 0 if it could not be written.
 
-    Never raises OSError: a full disk is no reason to leave a program unguarded.
+    Raises nothing: a full disk, or a file that is not ours, is no reason to leave a program
+    unguarded.
     """
     try:
         return _append(directory, event, values)
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 

@@ -12,7 +12,7 @@ import select
 import time
 
 from . import _sys, cgroup
-from .errors import GsError
+from .errors import NotSupported
 from .handler import end_orphans
 
 TYPE_CHECKING = False
@@ -32,6 +32,13 @@ _HEALTHY, _LONGEST_PAUSE = 1.0, 60.0
 
 def start(run: RunFile, group: WatchedGroup, where: Hierarchy) -> None:
     """Start the guards of this process; comes back when the group is armed. Raises GsError."""
+    try:
+        _start(run, group, where)
+    except OSError as error:  # no pidfd before Linux 5.3, or no more processes
+        raise NotSupported("the guards could not be started", str(error.strerror)) from None
+
+
+def _start(run: RunFile, group: WatchedGroup, where: Hierarchy) -> None:
     target_fd = _sys.pidfd_open(run.entry.pid)
     readable, writable = os.pipe()
     child = os.fork()
@@ -48,7 +55,8 @@ def start(run: RunFile, group: WatchedGroup, where: Hierarchy) -> None:
         report += data
     os.close(readable)
     if report != _READY:
-        raise GsError("the guards could not be started", os.fsdecode(report) or "they ended")
+        why = os.fsdecode(report) or "they ended at once"
+        raise NotSupported("the guards could not be started", why)
 
 
 def _leave_two(keep: Callable[[], None], unused: int) -> NoReturn:

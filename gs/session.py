@@ -6,13 +6,13 @@ import errno
 import os
 import time
 
-from . import _sys, eventlog
+from . import _sys, eventlog, victims
 from .handler import Handler, environment
 from .paths import KernelFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Iterable
+    from typing import Callable, Iterable, Mapping
 
     from .backends.guarded import WatchedGroup
     from .cgroup import Hierarchy
@@ -62,10 +62,15 @@ class Context:
 
     def record(self, event: str, victim: Process, **values: Value) -> int:
         """Write a record down; its number."""
+        return self._record(event, victim.pid, victim.comm, victim.uid, values)
+
+    def _record(
+        self, event: str, pid: int | None, comm: str, uid: int | None, values: Mapping[str, Value]
+    ) -> int:
         common: dict[str, Value] = {
-            "pid": victim.pid,
-            "comm": victim.comm,
-            "uid": victim.uid,
+            "pid": pid,
+            "comm": comm,
+            "uid": uid,
             "constraint": "memcg",
             "memcg": self.memcg,
         }
@@ -85,8 +90,19 @@ class Context:
             "oom_score_adj": victim.adj,
         }
         handler = self.handler_path if covered else None
-        values = {key: known.get(key) for key in _KILL_KEYS}
-        self.record("kill", victim, handler=handler, **values)
+        self.record("kill", victim, **_kill_values(handler, known))
+
+    def record_unforeseen_kill(self) -> None:
+        """That the kernel was faster than we. Whom it has killed we know of one that is gone."""
+        gone = victims.start_time(self.entry.pid) is None
+        known = {**self.group.figures(), "outcome": "none", "group": 0}
+        values = _kill_values(self.handler_path, known)
+        self._record("kill", self.entry.pid if gone else None, "?", None, values)
+
+
+def _kill_values(handler: str | None, known: Mapping[str, Value]) -> dict[str, Value]:
+    """What is special to a kill record, in its order."""
+    return {"handler": handler, **{key: known.get(key) for key in _KILL_KEYS}}
 
 
 class Grace:

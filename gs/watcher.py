@@ -100,10 +100,11 @@ class Watcher:
 
     def _look(self) -> None:
         """What the notice means, which may be nothing at all."""
-        while self._group.is_out_of_memory():
+        # What is left in a tmpfs keeps a group full in which nobody is any more.
+        while self._group.is_out_of_memory() and cgroup.members(self._group.path):
             self._handle()
-        if self._group.kills() > self._kills:
-            self._kills = self._group.kills()
+        if self._has_killed():
+            self._context.record_unforeseen_kill()
 
     def _handle(self) -> None:
         limit_kb = self._group.limit() // 1024
@@ -144,17 +145,24 @@ class Watcher:
     def _is_killed(self, grace: Grace, victim_fd: int) -> bool:
         """Whether the kernel kills now: until it has, or there is memory again, or all is over."""
         settled = now_ns() + _SETTLING
+        pause = _INTERVAL
         while True:
-            if self._group.kills() > self._kills:
-                self._kills = self._group.kills()
+            if self._has_killed():
                 return True
             if not grace.victim.alive():
                 return False
             if now_ns() >= settled and self._group.is_relieved():
                 return False
-            ready = self._wait([victim_fd, self._group.notice], now_ns() + _INTERVAL)
+            # Version 2 tells of a kill. It may not come for long: the limit is further away.
+            ready = self._wait([victim_fd, self._group.notice], now_ns() + pause)
+            pause = min(pause * 2, _SECOND)
             if self._group.notice in ready:
                 self._group.acknowledge()
+
+    def _has_killed(self) -> bool:
+        """Whether the OOM killer has killed since the last time that this was asked."""
+        before, self._kills = self._kills, self._group.kills()
+        return self._kills > before
 
     def _spare(self, grace: Grace, victim_fd: int, covered: bool) -> None:
         """Nothing was killed: the victim has ended by itself, or there is enough memory again."""

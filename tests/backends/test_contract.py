@@ -226,6 +226,16 @@ class TestProgram:
         assert process.returncode == 0
         assert not out.exists() and world.events(process.pid) == []
 
+    def test_it_leaves_the_group_full(self, world: World) -> None:
+        """Of what is in a tmpfs: nobody has it, and nobody can be killed for it."""
+        file = Path(f"/dev/shm/gs-test-{os.getpid()}")
+        write = f"dd if=/dev/zero of={file} bs=1M count=100 2>/dev/null; exit 4"
+        try:
+            assert world.run("true", "sh", "-c", write).returncode in (4, KILLED)
+            world.nothing_is_left()
+        finally:
+            file.unlink()
+
     def test_it_is_stopped_for_a_while(self, world: World, tmp_path: Path) -> None:
         start = tmp_path / "start"
         prog = (program("oom_condition_creator"), "--start-file", str(start))
