@@ -31,6 +31,8 @@ from world import (
 from gs import cgroup
 
 KILLED = -signal.SIGKILL
+#: How often the main case is run.
+IN_A_ROW = int(os.environ.get("GS_IN_A_ROW") or 10)
 MB = 1 << 20
 
 
@@ -51,8 +53,8 @@ def script(path: Path, text: str) -> str:
 
 
 class TestHandler:
-    def test_ten_in_a_row(self, world: World, tmp_path: Path) -> None:
-        for number in range(10):
+    def test_many_in_a_row(self, world: World, tmp_path: Path) -> None:
+        for number in range(IN_A_ROW):
             out = tmp_path / f"out-{number}"
             process = world.run(writes(out), *victim())
             assert process.returncode == KILLED
