@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .eventstream import OomEvent
     from .registry import Registration
 
-COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor", "module")
+COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor", "module", "completion")
 HELP_WORDS = ("-h", "--help", "help")
 
 HELP = """\
@@ -31,9 +31,9 @@ Runs a program of your choice before the OOM killer kills a process.
   watch                                follow what the OOM killer does
   doctor                               what this machine offers, and what is in the way
   module build|load|unload|status      the module for a kernel that is not patched
+  completion bash                      what completes these words in a shell
 
-`gs-oom COMMAND --help` says more of each. The first thing to try, as root, on a patched
-kernel or with the module:
+`gs-oom COMMAND --help` says more of each. The first thing to try, as root:
 
   gs-oom run --on-oom "sh -c 'ps aux > /var/tmp/last-words'" --memory-max 100M -- tail /dev/zero
 
@@ -114,6 +114,14 @@ def _hand_over_to_ghostscript(words: list[str]) -> None:
 
 
 def _parse_and_run(words: list[str]) -> int:
+    top, _ = parsers()
+    options = top.parse_args(words)
+    code: int = options.function(options)
+    return code
+
+
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """That of the whole command line but `run`, and those of the commands by their names."""
     import argparse
 
     from .errors import UsageError
@@ -127,6 +135,7 @@ def _parse_and_run(words: list[str]) -> int:
     # No abbreviations: a later option must not change the meaning of a script.
     top = Parser(prog="gs-oom", add_help=False, allow_abbrev=False)
     commands = top.add_subparsers(dest="command")
+    by_name: dict[str, argparse.ArgumentParser] = {}
 
     def command(
         name: str, function: Callable[[argparse.Namespace], int], text: str
@@ -138,6 +147,7 @@ def _parse_and_run(words: list[str]) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.set_defaults(function=function)
+        by_name[name] = parser
         return parser
 
     _add_register(command)
@@ -146,9 +156,8 @@ def _parse_and_run(words: list[str]) -> int:
     _add_watch(command)
     _add_doctor(command)
     _add_module(command)
-    options = top.parse_args(words)
-    code: int = options.function(options)
-    return code
+    _add_completion(command)
+    return top, by_name
 
 
 if TYPE_CHECKING:
@@ -441,6 +450,27 @@ def _module(options: argparse.Namespace) -> int:
     else:
         for key, value in now.as_dict().items():
             print(f"{key:<12} {_as_word(value)}")
+    return 0
+
+
+def _add_completion(add: Adder) -> None:
+    parser = add(
+        "completion",
+        _completion,
+        """\
+Print what makes a shell complete the words of this command. The Debian package brings it along;
+elsewhere:
+
+  eval "$(gs-oom completion bash)\"""",
+    )
+    parser.add_argument("shell", choices=("bash",))
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from . import manual
+
+    del options  # there is one shell
+    print(manual.completion(), end="")
     return 0
 
 

@@ -107,6 +107,7 @@ class Watcher:
             self._context.record_unforeseen_kill()
 
     def _handle(self) -> None:
+        self._group.hold()
         limit_kb = self._group.limit() // 1024
         victim = victims.choose(cgroup.members(self._group.path), limit_kb)
         if victim is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sys
 import tempfile
@@ -67,6 +68,12 @@ def wheel(target: Path = DIST) -> Path:
 def tool(target: Path = DIST) -> Path:
     """The Debian package `gs-oom`: the command, and the library for Debian's own Python."""
     files = {f"{LIBRARIES}/{path.relative_to(REPO)}": path.read_bytes() for path in _library()}
+    # By this interpreter, but of this checkout, and as wide as any terminal.
+    settings = {"PYTHONPATH": str(REPO), "COLUMNS": "80"}
+    page = commands.run([sys.executable, "-m", "gs.manual"], env=settings).stdout
+    words = commands.run([sys.executable, "-m", "gs", "completion", "bash"], env=settings).stdout
+    files["usr/share/man/man1/gs-oom.1.gz"] = gzip.compress(page.encode(), mtime=0)
+    files["usr/share/bash-completion/completions/gs-oom"] = words.encode()
     return _deb("gs-oom", _version(), files, target)
 
 

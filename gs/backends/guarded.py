@@ -47,6 +47,9 @@ class WatchedGroup:
         """Whether it is time for a handler."""
         raise NotImplementedError
 
+    def hold(self) -> None:
+        """A grace begins: let the program take as little as can be until it is released."""
+
     def is_relieved(self) -> bool:
         """Whether there is enough memory again, as far as can be seen at this moment."""
         raise NotImplementedError

@@ -418,7 +418,8 @@ class TestPlaces:
         own = Path(cgroup.parent_for_child(where)) / "gs-test-delegated"
         own.mkdir()
         try:
-            for path in (own, *(own / f"cgroup.{file}" for file in ("procs", "subtree_control"))):
+            files = [own / f"cgroup.{file}" for file in ("procs", "subtree_control")]
+            for path in (own, *files, guarded.runs):
                 os.chown(path, 65534, 65534)
             tmp_path.chmod(0o777)
             for path in (tmp_path.parent, tmp_path.parent.parent):

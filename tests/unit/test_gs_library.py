@@ -88,7 +88,7 @@ ROWS = (
     ("bystanders", "trial", "module"),
     ("doctor",),
     ("child",),
-    ("cli",),
+    ("cli", "manual"),
     ("__init__", "__main__"),
 )
 
