@@ -113,11 +113,16 @@ def _is_dying(status: dict[str, str]) -> bool:
     return bool(pending >> (_SIGKILL - 1) & 1)
 
 
-def choose(pids: Iterable[int], limit_kb: int) -> Process | None:
-    """The one that the kernel would choose; None if it may choose none of them."""
+def weigh(pids: Iterable[int], limit_kb: int) -> list[Process]:
+    """Those whom the kernel may choose; it would choose the first."""
     found = [process for process in (look_at(pid, limit_kb) for pid in pids) if process]
     eligible = [process for process in found if process.adj != NEVER]
-    return max(eligible, key=lambda process: process.points, default=None)
+    return sorted(eligible, key=lambda process: -process.points)
+
+
+def choose(pids: Iterable[int], limit_kb: int) -> Process | None:
+    """The one that the kernel would choose; None if it may choose none of them."""
+    return next(iter(weigh(pids, limit_kb)), None)
 
 
 def covers(entry: Entry, victim: Process) -> bool:

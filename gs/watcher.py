@@ -13,7 +13,7 @@ from .session import Context, Grace, now_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Iterable
+    from typing import Callable, Iterable, Sequence
 
     from .backends.guarded import WatchedGroup
     from .victims import Process
@@ -110,16 +110,14 @@ class Watcher:
         self._group.hold()
         limit_kb = self._group.limit() // 1024
         victim = victims.choose(cgroup.members(self._group.path), limit_kb)
-        if victim is None:
-            # Nobody who could be killed: let the kernel say so.
+        fd = None if victim is None else _pidfd_or_none(victim)
+        if victim is None or fd is None:
+            # Nobody may be killed, which is the kernel's to say, or somebody has just ended.
             self._group.release()
             self._wait([], now_ns() + _SETTLING)
-            self._group.arm()
+            self._rearm()
             return
         grace = Grace(self._context, victim)
-        fd = _pidfd_or_none(victim)
-        if fd is None:
-            return
         try:
             covered = victims.covers(self._context.entry, victim)
             if covered:
@@ -132,25 +130,39 @@ class Watcher:
 
     def _decide(self, grace: Grace, victim_fd: int, covered: bool) -> None:
         """The kernel kills, or need not; then watch again."""
-        victim = victims.look_at(grace.victim.pid, self._group.limit() // 1024) or grace.victim
+        pids, limit_kb = cgroup.members(self._group.path), self._group.limit() // 1024
+        before = [grace.victim, *victims.weigh(pids, limit_kb)]
         figures = self._group.figures()
         self._group.release()
         if not self._is_killed(grace, victim_fd):
             self._spare(grace, victim_fd, covered)
         else:
-            self._context.record_kill(victim, grace.outcome, covered, figures)
+            self._record_kill(grace, before, figures)
             # Else the next to meet the limit would be held while this one frees its memory.
             self._wait([victim_fd], now_ns() + _DYING)
         self._rearm()
+
+    def _record_kill(
+        self, grace: Grace, before: Sequence[Process], figures: dict[str, int | None]
+    ) -> None:
+        """Mostly of the victim that was foreseen; somebody else may have outgrown it since."""
+        dying = [process.pid for process in before if victims.look_at(process.pid) is None]
+        pid = grace.victim.pid if grace.victim.pid in dying or not dying else dying[0]
+        killed = [process for process in before if process.pid == pid][-1]
+        covered = victims.covers(self._context.entry, killed)
+        outcome = grace.outcome if pid == grace.victim.pid else "none"
+        self._context.record_kill(killed, outcome, covered, figures)
 
     def _is_killed(self, grace: Grace, victim_fd: int) -> bool:
         """Whether the kernel kills now: until it has, or there is memory again, or all is over."""
         settled = now_ns() + _SETTLING
         pause = _INTERVAL
         while True:
+            # In this order: who was killed in between has been counted before.
+            ended = not grace.victim.alive()
             if self._has_killed():
                 return True
-            if not grace.victim.alive():
+            if ended:
                 return False
             if now_ns() >= settled and self._group.is_relieved():
                 return False
