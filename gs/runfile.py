@@ -123,6 +123,15 @@ def _is_free(run: RunFile) -> bool:
     return run.exists()
 
 
+def lasts(pid: int) -> bool:
+    """Whether a run of this process is not over yet."""
+    try:
+        names = os.listdir(run_directory())
+    except OSError:
+        return False
+    return any(f"{name}-".startswith(f"{_PREFIX}{pid}-") for name in names)
+
+
 def guarded() -> list[Entry]:
     """What is registered with guards that live."""
     return [run.entry for run in _all() if not _is_free(run)]

@@ -28,6 +28,7 @@ from world import (
     with_argument,
 )
 
+import gs
 from gs import cgroup
 
 KILLED = -signal.SIGKILL
@@ -261,6 +262,18 @@ class TestProgram:
         pid = int(done.stdout.split()[1])
         world.wait_for(pid, "gone")
         assert world.names(pid)[:2] == ["grace", "gone"]
+
+
+class TestLibrary:
+    def test_a_child_of_this_program(self, world: World, tmp_path: Path) -> None:
+        handler = [program("write_file"), str(tmp_path / "out")]
+        done = gs.run(
+            victim(), handler, memory_max="64M", backend=world.backend, stdout=subprocess.DEVNULL
+        )
+        assert (done.returncode, done.outcome, done.oom_killed) == (KILLED, "done", True)
+        assert [event.event for event in done.events] == ["grace", "done", "kill"]
+        quiet = gs.run(["true"], handler, memory_max="64M", backend=world.backend)
+        assert (quiet.returncode, quiet.outcome, quiet.events) == (0, "ended", ())
 
 
 class TestGuards:

@@ -41,12 +41,13 @@ def test_a_run_lasts_as_long_as_somebody_has_its_file(directory: Path) -> None:
 def test_one_process_may_be_in_several_runs(directory: Path) -> None:
     runs = [runfile.create("cgroup1", f"/{number}", ENTRY) for number in range(3)]
     assert len({run.path for run in runs}) == 3 and len(runfile.guarded()) == 3
+    assert runfile.lasts(4711) and not runfile.lasts(471)
     for run in runs:
         run.remove()
         run.remove()
         assert not run.exists()
         run.close()
-    assert list(directory.iterdir()) == []
+    assert list(directory.iterdir()) == [] and not runfile.lasts(4711)
 
 
 def test_what_is_no_file_of_ours_is_left_alone(directory: Path) -> None:
