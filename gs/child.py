@@ -21,7 +21,7 @@ _BOOTSTRAP = (
     " sys.exit(main(sys.argv[3:], int(sys.argv[2])))"
 )
 
-KILLED = 9
+_SIGKILL = 9
 #: Seconds that a guard may take to write down what it has seen.
 _WRITING = 5.0
 
@@ -177,7 +177,7 @@ def _events_of(pid: int, stream: EventStream, killed: bool) -> list[OomEvent]:
 def _completed(pid: int, returncode: int, stream: EventStream | None) -> Completed:
     if stream is None:
         return Completed(returncode, "unknown", ())
-    events = _events_of(pid, stream, returncode == -KILLED)
+    events = _events_of(pid, stream, returncode == -_SIGKILL)
     outcome = "ended"
     for event in events:
         if event.event == "kill":
