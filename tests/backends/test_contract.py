@@ -29,7 +29,7 @@ from world import (
 )
 
 import gs
-from gs import cgroup
+from gs import backends, cgroup
 
 KILLED = -signal.SIGKILL
 #: How often the main case is run.
@@ -394,6 +394,13 @@ class TestPlaces:
         assert process.returncode == KILLED, errors
         assert inner.exists() and not outer.exists()
         guarded.expect(process.pid, "grace", "done", "kill")
+
+    def test_a_process_that_runs_already(self, guarded: World) -> None:
+        """Nobody can move it into a group without changing what it is charged to."""
+        if not backends.named("kernel").unusable():
+            pytest.skip("the kernel takes it here")
+        done = guarded.gs("register", str(os.getpid()), "--on-oom", "true")
+        assert done.returncode == 3 and done.stderr.count("\n") == 1
 
     def test_no_limit_at_all(self, guarded: World) -> None:
         if cgroup.nearest_limit(cgroup.require()) is not None:
