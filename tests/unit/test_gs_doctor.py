@@ -433,3 +433,17 @@ def test_only_groups_of_ended_programs_are_stale(tmp_path: Path) -> None:
 def test_limits_in_which_nothing_runs() -> None:
     with pytest.raises(UsageError):
         cgroup.check_limit(4096)
+
+
+def test_where_guards_take_the_kernels_place_its_troubles_are_notes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trouble(machine: Machine) -> list[Finding]:
+        return [Finding("helpers", BAD, "none")]
+
+    monkeypatch.setattr(doctor, "_check_helpers", trouble)
+    here = Machine(files=NO_KERNEL)
+    guarded = backends.capabilities(files=NO_KERNEL).backend is not None
+    found = [finding for finding in doctor.examine(here) if finding.check == "helpers"]
+    assert [finding.level for finding in found] == [NOTE if guarded else BAD]
+    assert doctor.can_protect(doctor.examine(here)) == guarded
