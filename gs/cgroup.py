@@ -1,13 +1,14 @@
 """Memory control groups, v1 and v2: a group of its own with a limit for one program.
 
-As much as `gs run --memory-max` needs. A group is called gs-run-<pid> after the process that it
-was made for; nobody waits for its end, so empty ones are swept away by the next that makes one.
+As much as `gs run` needs. A group is called gs-run-<pid> after the process that it was made for.
+Where no guard waits for its end, empty ones are swept away by the next that makes one.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 
 from .errors import GsError, NotSupported, PermissionDenied, UsageError
 from .record import Record
@@ -17,8 +18,21 @@ if TYPE_CHECKING:
     from typing import Iterator
 
 PREFIX = "gs-run-"
+#: That of a handler: after it the rest of the run's name, a dot, and the victim's number.
+HANDLER_PREFIX = "gs-handler-"
+#: Of who had to move one down.
+_HOME = "gs-home"
 #: Below this a program cannot even be started.
 SMALLEST_LIMIT = 1 << 20
+
+#: Version 1 writes "no limit" as the most that fits, in whole pages.
+_UNLIMITED = 1 << 62
+
+#: Their engines mount it so unless they are told otherwise.
+_FOR_CONTAINERS = (
+    "mount it writable; a container needs: docker run --privileged, or podman run --security-opt"
+    " unmask=/sys/fs/cgroup; or run gs-oom on the host"
+)
 
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
@@ -38,6 +52,11 @@ class Hierarchy(Record):
     def limit_file(self) -> str:
         """The name of the file that holds a group's limit."""
         return "memory.max" if self.version == 2 else "memory.limit_in_bytes"
+
+    @property
+    def usage_file(self) -> str:
+        """The name of the file that says what is charged to a group."""
+        return "memory.current" if self.version == 2 else "memory.usage_in_bytes"
 
 
 def hierarchy(proc: str = "/proc", pid: str = "self") -> Hierarchy | None:
@@ -62,7 +81,7 @@ def hierarchy(proc: str = "/proc", pid: str = "self") -> Hierarchy | None:
 def _groups(path: str) -> dict[str, str]:
     """Controller to the path of the process's group; the unified hierarchy is called ""."""
     groups = {}
-    for line in _read(path).splitlines():
+    for line in read_file(path).splitlines():
         _, controllers, group = line.split(":", 2)
         for controller in controllers.split(","):
             groups[controller] = group
@@ -71,7 +90,7 @@ def _groups(path: str) -> dict[str, str]:
 
 def _mounts(path: str) -> Iterator[tuple[str, str, list[str] | None]]:
     """Mount point, root within the hierarchy, and controllers (None: v2) of each cgroup mount."""
-    for line in _read(path).splitlines():
+    for line in read_file(path).splitlines():
         left, _, right = line.partition(" - ")
         fields, (kind, _, options) = left.split(" "), (right.split(" ") + ["", "", ""])[:3]
         if kind in ("cgroup", "cgroup2"):
@@ -93,10 +112,11 @@ def _below(mount: str, root: str, path: str) -> str:
 
 
 def _controllers(group: str) -> list[str]:
-    return _read(f"{group}/cgroup.controllers").split()
+    return read_file(f"{group}/cgroup.controllers").split()
 
 
-def _read(path: str) -> str:
+def read_file(path: str) -> str:
+    """A file's text; empty if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
@@ -104,9 +124,23 @@ def _read(path: str) -> str:
         return ""
 
 
-def _write(path: str, value: str) -> None:
+def write_file(path: str, value: str) -> None:
+    """Write a value in one go; OSError."""
     with open(path, "w", encoding="ascii") as file:
         file.write(value)
+
+
+def read_number(path: str) -> int | None:
+    """A file's one number; None for `max`, for what version 1 has instead, and without the file."""
+    text = read_file(path).strip()
+    value = int(text) if text.isdigit() else None
+    return None if value is None or value >= _UNLIMITED else value
+
+
+def read_table(path: str) -> dict[str, int]:
+    """A file of one `key number` a line, such as memory.stat."""
+    rows = (line.split() for line in read_file(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2}
 
 
 # ---------------------------------------------------------------------------- one group
@@ -115,21 +149,21 @@ def _write(path: str, value: str) -> None:
 class Group:
     """A memory cgroup of our own. Made with its limits set, and empty."""
 
-    def __init__(self, path: str, home: str) -> None:
+    def __init__(self, path: str, where: Hierarchy) -> None:
         self.path = path
-        self._home = home
+        self.where = where
 
     def enter(self) -> None:
         """Move the calling process in."""
         try:
-            _write(f"{self.path}/cgroup.procs", "0")
+            write_file(f"{self.path}/cgroup.procs", "0")
         except OSError as error:
             raise _failed(f"cannot enter {self.path}", error) from None
 
     def leave_and_remove(self) -> None:
         """Move the calling process back to where it was, and remove the group."""
         try:
-            _write(f"{self._home}/cgroup.procs", "0")
+            write_file(f"{self.where.own}/cgroup.procs", "0")
             os.rmdir(self.path)
         except OSError:
             pass  # it is empty once this process has ended; the next one made sweeps it away
@@ -163,16 +197,50 @@ def parent_for_child(where: Hierarchy, change: bool = True) -> str:
     """The directory in which a group of ours can be made without escaping any limit.
 
     v1: the own group. v2: the own group if it may have children with memory limits, else its
-    parent, if the own group has no limit that would be escaped so. With ``change`` the root is
-    asked to hand the controller on where it does not do so yet.
+    parent, if the own group has no limit that would be escaped so, else the own group if this
+    process is alone in it. With ``change`` the root is asked to hand the controller on where it
+    does not do so yet, and who is alone makes room by moving one down.
     """
     if where.version == 1 or _may_have_children(where.own, where.mount, change):
         return where.own
+    alone = _is_alone(where.own)
+    try:
+        parent = _parent_without_escape(where)
+        if os.access(parent, os.W_OK) or not alone:
+            return parent
+    except NotSupported:
+        if not alone:
+            raise
+    if change:
+        _make_room(where.own)
+    return where.own
+
+
+def _is_alone(group: str) -> bool:
+    """Whether this process is the only one in a group of its own, as in a delegated scope."""
+    if read_file(f"{group}/cgroup.procs").split() != [str(os.getpid())]:
+        return False
+    return "memory" in _controllers(group) and os.access(f"{group}/cgroup.subtree_control", os.W_OK)
+
+
+def _make_room(group: str) -> None:
+    """Move this process one down: a group with processes in it hands no controllers on."""
+    home = f"{group}/{_HOME}"
+    try:
+        if not os.path.isdir(home):
+            os.mkdir(home)
+        write_file(f"{home}/cgroup.procs", "0")
+        write_file(f"{group}/cgroup.subtree_control", "+memory")
+    except OSError as error:
+        raise _failed(f"cannot make room in {group}", error) from None
+
+
+def _parent_without_escape(where: Hierarchy) -> str:
     parent = os.path.dirname(where.own)
     if len(parent) < len(where.mount) or "memory" not in _enabled(parent):
         raise _no_room(where.own, "processes and limited groups cannot stand side by side there")
     for limit in ("memory.max", "memory.high", "memory.swap.max"):
-        if _read(f"{where.own}/{limit}").strip() not in ("", "max"):
+        if read_file(f"{where.own}/{limit}").strip() not in ("", "max"):
             raise _no_room(where.own, f"its own {limit} would be escaped")
     return parent
 
@@ -185,14 +253,14 @@ def _may_have_children(group: str, mount: str, change: bool) -> bool:
         return False
     try:
         if change:
-            _write(f"{group}/cgroup.subtree_control", "+memory")
+            write_file(f"{group}/cgroup.subtree_control", "+memory")
     except OSError as error:
         raise _failed(f"cannot hand the memory controller on in {group}", error) from None
     return True
 
 
 def _enabled(group: str) -> list[str]:
-    return _read(f"{group}/cgroup.subtree_control").split()
+    return read_file(f"{group}/cgroup.subtree_control").split()
 
 
 def _no_room(group: str, why: str) -> NotSupported:
@@ -203,8 +271,9 @@ def _no_room(group: str, why: str) -> NotSupported:
     )
 
 
-def make(memory_max: int, swap_max: int = 0, where: Hierarchy | None = None) -> Group:
-    """A new group that holds ``memory_max`` bytes, and ``swap_max`` bytes of swap beside them.
+def make(memory_max: int, swap_max: int | None = 0, where: Hierarchy | None = None) -> Group:
+    """A new group that holds ``memory_max`` bytes, and ``swap_max`` bytes of swap beside them
+    (None: as much as there is).
 
     Raises UsageError, NotSupported, PermissionDenied.
     """
@@ -225,7 +294,7 @@ def make(memory_max: int, swap_max: int = 0, where: Hierarchy | None = None) -> 
     except OSError as error:
         os.rmdir(path)
         raise _failed(f"cannot limit {path}", error) from None
-    return Group(path, where.own)
+    return Group(path, hierarchy() or where)  # it may have moved
 
 
 def check_limit(memory_max: int) -> None:
@@ -246,32 +315,91 @@ def require() -> Hierarchy:
     return where
 
 
-def _set_limits(path: str, where: Hierarchy, memory_max: int, swap_max: int) -> None:
-    _write(f"{path}/{where.limit_file}", str(memory_max))
+def _set_limits(path: str, where: Hierarchy, memory_max: int, swap_max: int | None) -> None:
+    write_file(f"{path}/{where.limit_file}", str(memory_max))
+    if swap_max is None:
+        return
     if where.version == 2:
         name, value = "memory.swap.max", swap_max
     else:
         name, value = "memory.memsw.limit_in_bytes", memory_max + swap_max
     if os.path.exists(f"{path}/{name}"):
-        _write(f"{path}/{name}", str(value))
+        write_file(f"{path}/{name}", str(value))
     elif where.version == 1 and not swap_max:
         # Swap is not accounted for on this machine: do not use it is as near as it gets.
-        _write(f"{path}/memory.swappiness", "0")
+        write_file(f"{path}/memory.swappiness", "0")
 
 
 def _failed(what: str, error: OSError) -> GsError:
     if isinstance(error, PermissionError):
         return PermissionDenied(what, str(error.strerror), "run it as root, or in a delegated one")
     if error.errno == errno.EROFS:
-        return NotSupported(what, "/sys/fs/cgroup is read-only", "mount it writable here")
+        return NotSupported(what, "/sys/fs/cgroup is read-only", _FOR_CONTAINERS)
     return NotSupported(what, str(error.strerror), "`gs-oom doctor` says what is mounted here")
+
+
+def nearest_limit(where: Hierarchy) -> tuple[str, int] | None:
+    """The first group with a finite limit from a process's own upwards, and that limit."""
+    path = where.own
+    while path.startswith(where.mount):
+        limit = read_number(f"{path}/{where.limit_file}")
+        if limit is not None:
+            return path, limit
+        path = os.path.dirname(path)
+    return None
+
+
+# ---------------------------------------------------------------------------- who is in a group
+
+
+def members(path: str) -> list[int]:
+    """The processes in a group and in the groups below it; none if it is not there."""
+    pids = []
+    for directory, _, _ in os.walk(path):
+        pids += [int(word) for word in read_file(f"{directory}/cgroup.procs").split()]
+    return pids
+
+
+def kill_members(path: str) -> bool:
+    """Send SIGKILL to all in a group, and those below it; whether there was anybody."""
+    pids = members(path)
+    if not pids:
+        return False
+    try:
+        write_file(f"{path}/cgroup.kill", "1")  # version 2, from Linux 5.14
+    except OSError:
+        for pid in pids:
+            try:
+                os.kill(pid, 9)
+            except OSError:
+                pass  # it has just ended
+    return True
+
+
+def remove(path: str) -> bool:
+    """Remove a group and those below it, which nobody may be in; whether it is gone."""
+    for directory, _, _ in os.walk(path, topdown=False):
+        try:
+            os.rmdir(directory)
+        except OSError:
+            pass
+    return not os.path.exists(path)
+
+
+def remove_when_empty(path: str) -> bool:
+    """The same, with some patience for those who are still on their way out."""
+    for _ in range(100):
+        if remove(path):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def killed_together(where: Hierarchy) -> list[str]:
     """Those groups around a process, from its own upwards, whose members are OOM-killed as one."""
     found, path = [], where.own
     while len(path) > len(where.mount):
-        if _read(f"{path}/memory.oom.group").strip() == "1":
+        if read_file(f"{path}/memory.oom.group").strip() == "1":
             found.append(path)
         path = os.path.dirname(path)
     return found
@@ -291,7 +419,7 @@ def stale(parent: str) -> list[str]:
         pid = name[len(PREFIX) :].partition("-")[0]
         # A group whose maker still runs may be about to be entered. Ours is not made yet.
         done = pid == str(os.getpid()) or not os.path.exists(f"/proc/{pid}")
-        if done and not _read(f"{parent}/{name}/cgroup.procs"):
+        if done and not read_file(f"{parent}/{name}/cgroup.procs"):
             paths.append(f"{parent}/{name}")
     return paths
 

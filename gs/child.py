@@ -6,9 +6,10 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from typing import Any, Mapping, Sequence
 
-from . import cgroup, runner
+from . import cgroup, runfile, runner
 from .backends import capabilities
 from .errors import GsError, NotSupported
 from .eventstream import EventStream, OomEvent
@@ -19,6 +20,10 @@ _BOOTSTRAP = (
     "import sys; sys.path.insert(0, sys.argv[1]); from gs.runner import main;"
     " sys.exit(main(sys.argv[3:], int(sys.argv[2])))"
 )
+
+_SIGKILL = 9
+#: Seconds that a guard may take to write down what it has seen.
+_WRITING = 5.0
 
 
 class Completed(Record):
@@ -69,7 +74,7 @@ def run(
 
     Raises what can be known before the program begins as GsError: ProgramNotFound, InvalidHandler,
     NotSupported, PermissionDenied, UsageError. Source of ``events``:
-    /proc/graceful_shutdown_events, where the caller may read it.
+    /proc/graceful_shutdown_events, where the caller may read it, and /run/gs/events.
     """
     words = _words(on_oom, grace, signal, scope, memory_max, swap_max, user, backend)
     if allow_unprotected:
@@ -156,10 +161,23 @@ def _open_stream() -> EventStream | None:
     return stream
 
 
+def _events_of(pid: int, stream: EventStream, killed: bool) -> list[OomEvent]:
+    """What has happened to it. A guard writes a kill down only when it has seen it."""
+    events: list[OomEvent] = []
+    deadline = time.monotonic() + _WRITING
+    while True:
+        # In this order: who ends a run has written all of it before.
+        over = not (killed and runfile.lasts(pid)) or time.monotonic() > deadline
+        events += [event for event in stream.available() if event.pid == pid]
+        if over or any(event.event == "kill" for event in events):
+            return events
+        time.sleep(0.01)
+
+
 def _completed(pid: int, returncode: int, stream: EventStream | None) -> Completed:
     if stream is None:
         return Completed(returncode, "unknown", ())
-    events = [event for event in stream.available() if event.pid == pid]
+    events = _events_of(pid, stream, returncode == -_SIGKILL)
     outcome = "ended"
     for event in events:
         if event.event == "kill":

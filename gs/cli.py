@@ -31,10 +31,9 @@ Runs a program of your choice before the OOM killer kills a process.
   watch                                follow what the OOM killer does
   doctor                               what this machine offers, and what is in the way
   module build|load|unload|status      the module for a kernel that is not patched
-  completion bash                      a script that completes these words
+  completion bash                      what completes these words in a shell
 
-`gs-oom COMMAND --help` says more of each. The first thing to try, as root, on a patched
-kernel or with the module:
+`gs-oom COMMAND --help` says more of each. The first thing to try, as root:
 
   gs-oom run --on-oom "sh -c 'ps aux > /var/tmp/last-words'" --memory-max 100M -- tail /dev/zero
 
@@ -115,13 +114,14 @@ def _hand_over_to_ghostscript(words: list[str]) -> None:
 
 
 def _parse_and_run(words: list[str]) -> int:
-    options = parser().parse_args(words)
+    top, _ = parsers()
+    options = top.parse_args(words)
     code: int = options.function(options)
     return code
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of all commands but `run`, each with its help: the manual page is made from that, too."""
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """That of the whole command line but `run`, and those of the commands by their names."""
     import argparse
 
     from .errors import UsageError
@@ -135,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
     # No abbreviations: a later option must not change the meaning of a script.
     top = Parser(prog="gs-oom", add_help=False, allow_abbrev=False)
     commands = top.add_subparsers(dest="command")
+    by_name: dict[str, argparse.ArgumentParser] = {}
 
     def command(
         name: str, function: Callable[[argparse.Namespace], int], text: str
@@ -146,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.set_defaults(function=function)
+        by_name[name] = parser
         return parser
 
     _add_register(command)
@@ -155,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     _add_doctor(command)
     _add_module(command)
     _add_completion(command)
-    return top
+    return top, by_name
 
 
 if TYPE_CHECKING:
@@ -249,9 +251,7 @@ def _add_list(add: Adder) -> None:
 def _list(options: argparse.Namespace) -> int:
     import shlex
 
-    from . import registry
-
-    found = registry.registrations()
+    found = _registrations()
     if options.json:
         _print_json([_as_json(registration) for registration in found])
         return 0
@@ -263,6 +263,20 @@ def _list(options: argparse.Namespace) -> int:
         owner = "" if one.uid is None else f"  (uid {one.uid})"
         print(_LIST_ROW.format(one.pid, _comm(one.pid), grace, signal, one.scope, handler + owner))
     return 0
+
+
+def _registrations() -> list[Registration]:
+    """The kernel's, and those of the runs that have guards instead."""
+    from . import registry, runfile
+    from .errors import NotSupported
+
+    guarded = [registry.Registration.from_entry(entry) for entry in runfile.guarded()]
+    try:
+        return registry.registrations() + guarded
+    except NotSupported:
+        if not guarded:
+            raise
+        return guarded
 
 
 _LIST_ROW = "{:>7}  {:<15}  {:>9}  {:<6}  {:<7}  {}"
@@ -295,8 +309,9 @@ def _add_watch(add: Adder) -> None:
         "watch",
         _watch,
         """\
-Follow what the OOM killer does on this machine, one line an event, from the oldest that the
-kernel kept. Ends with Ctrl-C, with --timeout, or at once with --no-follow.
+Follow what the OOM killer does on this machine, one line an event, from the oldest that was kept:
+what the kernel tells, and what the guards of programs on memory cgroups do. Ends with Ctrl-C, with
+--timeout, or at once with --no-follow.
 
   grace    a registered process was chosen: its handler is being started, its signal sent
   done     the handler ended in time       timeout  it did not, and was killed
@@ -443,10 +458,10 @@ def _add_completion(add: Adder) -> None:
         "completion",
         _completion,
         """\
-Print a script that lets the shell complete commands, options and their values.
+Print what makes a shell complete the words of this command. The Debian package brings it along;
+elsewhere:
 
-  source <(gs-oom completion bash)                                        for this shell
-  gs-oom completion bash > ~/.local/share/bash-completion/completions/gs-oom   for later ones""",
+  eval "$(gs-oom completion bash)\"""",
     )
     parser.add_argument("shell", choices=("bash",))
 
@@ -454,7 +469,8 @@ Print a script that lets the shell complete commands, options and their values.
 def _completion(options: argparse.Namespace) -> int:
     from . import manual
 
-    print(manual.bash_completion(), end="")
+    del options  # there is one shell
+    print(manual.completion(), end="")
     return 0
 
 

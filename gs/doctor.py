@@ -1,7 +1,8 @@
 """`gs doctor`: what this machine offers, what is in the way, and the command that mends it.
 
 Each check looks at files below a root directory (the machine's own, or a recorded one), changes
-nothing, and gives findings; none of them may fail. Only the check of a handler starts something.
+nothing, and gives findings; none of them may fail. Only the check of a handler starts something,
+and only that of dead guards puts something right.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from typing import Callable, Iterator, Sequence
 
 from . import backends, bystanders, cgroup, shadowing, trial
-from .backends.kernel import KernelBackend
+from .backends.guarded import disarm_abandoned
 from .errors import GsError, InvalidHandler
 from .finding import BAD, GOOD, NOTE, WARNING, Finding, Machine
 from .procfile import feature_list
@@ -31,6 +32,7 @@ def examine(machine: Machine | None = None) -> list[Finding]:
     machine = machine or Machine()
     checks: Sequence[Callable[[Machine], Iterator[Finding]]] = (
         _check_backend,
+        _check_guards,
         _check_features,
         _check_helpers,
         _check_cgroup,
@@ -42,7 +44,22 @@ def examine(machine: Machine | None = None) -> list[Finding]:
         bystanders.check_systemd,
         bystanders.check_groups,
     )
-    return [finding for check in checks for finding in check(machine)]
+    findings = [finding for check in checks for finding in check(machine)]
+    # Where guards take the kernel's place, what ails its own way is only good to know.
+    own_way = ("kernel", "helpers") if _takes_guards(machine) else ()
+    return [
+        one.replace(level=NOTE) if one.check in own_way and one.level == BAD else one
+        for one in findings
+    ]
+
+
+def _takes_guards(machine: Machine) -> bool:
+    if machine.root:
+        return False
+    try:
+        return backends.select("auto", machine.files).name != "kernel"
+    except GsError:
+        return False
 
 
 def examine_handler(
@@ -81,22 +98,39 @@ def report(findings: Sequence[Finding]) -> str:
 
 
 def _check_backend(machine: Machine) -> Iterator[Finding]:
-    backend = KernelBackend(machine.files)
-    reason = backend.unusable()
-    if reason is None:
-        yield Finding(
-            _BACKEND_CHECK, GOOD, f"`gs-oom run` takes {backend.describe()}: {backend.promise}"
-        )
+    """Which is taken, and what keeps the others from being taken."""
+    # Of a recorded machine only the kernel's files can be judged.
+    names = backends.NAMES[1:2] if machine.root else backends.NAMES[1:]
+    reasons = [(one, one.unusable()) for one in (backends.named(n, machine.files) for n in names)]
+    usable = [one for one, reason in reasons if reason is None]
+    for one, reason in reasons:
+        if reason is not None:
+            text = f"not {one.name}: {reason.what}: {reason.why}"
+            level = NOTE if usable else BAD
+            yield Finding(_BACKEND_CHECK, level, text, _hint_for(reason))
+            continue
+        takes = "takes" if one is usable[0] else f"could take (--backend {one.name})"
+        text = f"`gs-oom run` {takes} {one.describe()}: {one.promise}"
+        yield Finding(_BACKEND_CHECK, GOOD, text)
+
+
+def _hint_for(reason: GsError) -> str:
+    if "doctor" not in reason.hint:
+        return reason.hint
+    return "gs-oom module load (its sources: the package gs-oom-dkms), or boot a patched kernel"
+
+
+def _check_guards(machine: Machine) -> Iterator[Finding]:
+    """Programs whose guards are dead must not stand still for them."""
+    if machine.root:
         return
-    others = ", ".join(name for name in backends.NAMES if name.startswith("cgroup"))
-    yield Finding(
-        _BACKEND_CHECK,
-        BAD,
-        f"`gs-oom run` has none to take: {reason.what}: {reason.why} (this gs has no {others} yet)",
-        reason.hint
-        if "doctor" not in reason.hint
-        else "gs-oom module load (its sources: the package gs-oom-dkms), or boot a patched kernel",
-    )
+    for path in disarm_abandoned():
+        yield Finding(
+            "guards",
+            WARNING,
+            f"the guards of {path} are dead; it was disarmed: the kernel decides alone there",
+            "start its program again to protect it",
+        )
 
 
 def _check_features(machine: Machine) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""OomEvent, and following the kernel's stream of them."""
+"""OomEvent, and following the streams of them: the kernel's, and that of guarded runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import select
 import time
 
-from . import procfile
+from . import _sys, cgroup, eventlog, procfile
 from .errors import GsError, NotSupported, PermissionDenied
-from .paths import KernelFiles
+from .paths import KernelFiles, run_directory
 from .registry import NO_KERNEL_HINT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterator, Mapping
+    from typing import Iterable, Iterator, Mapping
 
     from .procfile import Value
 
@@ -98,12 +98,13 @@ class EventStream:
 
     Iterating ends ``timeout`` seconds after the opening (None: never), or when nothing is left and
     ``follow`` is false; it can be started again, and goes on where it was. Each stream has its own
-    position and begins with the oldest record that the kernel kept. Source:
-    /proc/graceful_shutdown_events.
+    position and begins with the oldest record that was kept. Sources, each with numbers of its own:
+    /proc/graceful_shutdown_events, and the log of guarded runs, /run/gs/events (of a user
+    $XDG_RUNTIME_DIR/gs/events). With ``files`` only what they name is read.
 
-    Opening raises NotSupported without a patched kernel, PermissionDenied for who is not root, and
-    GsError. Iterating, and :meth:`available`, raise MalformedLine at a record that is not of the
-    ABI; the next call goes on behind it.
+    Opening raises NotSupported where there can be neither, PermissionDenied for who may not read
+    the kernel's, and GsError. Iterating, and :meth:`available`, raise MalformedLine at a record
+    that is not of the ABI; the next call goes on behind it.
     """
 
     def __init__(
@@ -114,20 +115,23 @@ class EventStream:
     ) -> None:
         self._follow = follow
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._fd = _open((files or KernelFiles()).events)
-        self._rest = b""
+        self._sources = _open_sources(files)
         self._ready: list[str] = []
-        self._ended = False
+        self._epoll = _poll_all(self._sources) if len(self._sources) > 1 else None
 
     def fileno(self) -> int:
-        """The open file; readable in the sense of poll(2) when there is a record."""
-        return self._fd
+        """A descriptor that is readable in the sense of poll(2) when there is a record."""
+        if self._epoll is not None:
+            return self._epoll.fileno()
+        return self._sources[0].fd if self._sources else -1
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Close the files; a second time does nothing."""
+        sources, self._sources = self._sources, []
+        for source in sources:
+            source.close()
+        if self._epoll is not None:
+            self._epoll.close()
 
     def available(self) -> list[OomEvent]:
         """Every event that is there now, without waiting; MalformedLine at a bad record."""
@@ -170,19 +174,17 @@ class EventStream:
         return OomEvent.parse(self._ready.pop(0)) if self._ready else None
 
     def _finished(self) -> bool:
-        return self._ended or not self._follow
+        # A recorded stream ends, and then nothing more is waited for.
+        return not self._follow or any(source.ended for source in self._sources)
 
     def _read(self) -> bool:
-        """Take what the file has; false if it had nothing, or has ended."""
-        try:
-            data = os.read(self._fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        # The kernel's file never ends; a recorded one does, and a pipe whose writer has gone.
-        self._ended = not data
-        lines, self._rest = procfile.split_lines(self._rest + data)
-        self._ready += lines
-        return bool(data)
+        """Take what the files have, in the order of time; false if there was nothing."""
+        taken = [source.read() for source in self._sources]
+        news = [line for lines in taken if lines for line in lines]
+        if sum(map(bool, taken)) > 1:
+            news.sort(key=_time_of)
+        self._ready += news
+        return any(lines is not None for lines in taken)
 
     def _time_left(self) -> float | None:
         return None if self._deadline is None else self._deadline - time.monotonic()
@@ -193,7 +195,7 @@ class EventStream:
         if left is not None and left <= 0:
             return False
         poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
+        poll.register(self.fileno(), select.POLLIN)
         # poll(2) takes an int of milliseconds; who comes back early is asked again.
         milliseconds = None if left is None else min(left * 1000 + 1, _POLL_MAX_MS)
         return bool(poll.poll(milliseconds)) or milliseconds == _POLL_MAX_MS
@@ -203,15 +205,129 @@ class EventStream:
 
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
-        loop.add_reader(self._fd, lambda: None if readable.done() else readable.set_result(None))
+        loop.add_reader(
+            self.fileno(), lambda: None if readable.done() else readable.set_result(None)
+        )
         try:
             left = self._time_left()
             await asyncio.wait_for(readable, None if left is None else max(left, 0))
         except asyncio.TimeoutError:
             return False
         finally:
-            loop.remove_reader(self._fd)
+            loop.remove_reader(self.fileno())
         return True
+
+
+# ---------------------------------------------------------------------------- where they come from
+
+
+class _Source:
+    """An open file of records; ``fd`` is readable when there is more."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.ended = False
+        self._rest = b""
+
+    def read(self) -> Iterable[str] | None:
+        """The lines that came, None if nothing did."""
+        try:
+            data = os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            return None
+        # The kernel's file never ends; a recorded one does, and a pipe whose writer has gone.
+        self.ended = not data
+        return self._lines(data) if data else None
+
+    def _lines(self, data: bytes) -> Iterable[str]:
+        lines, self._rest = procfile.split_lines(self._rest + data)
+        return lines
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class _Log(_Source):
+    """The log of guarded runs, and the one that was renamed before; it never ends. ``fd`` tells of
+    every change in the directory, in which there may be no log yet."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(_sys.watch_directory(directory))
+        self._path = f"{directory}/{eventlog.NAME}"
+        self._file = _open_or_none(f"{directory}/{eventlog.OLD_NAME}")
+
+    def read(self) -> Iterable[str] | None:
+        try:
+            os.read(self.fd, _CHUNK)
+        except BlockingIOError:
+            pass
+        while True:
+            data = b"" if self._file is None else os.read(self._file, _CHUNK)
+            if data:
+                return self._lines(data)
+            if not self._go_on():
+                return None
+
+    def _go_on(self) -> bool:
+        """Whether the log is another file by now, which then is the current one."""
+        following = _open_or_none(self._path)
+        if following is None:
+            return False
+        if self._file is not None:
+            if os.path.sameopenfile(self._file, following):
+                os.close(following)
+                return False
+            os.close(self._file)
+        self._file = following
+        return True
+
+    def close(self) -> None:
+        super().close()
+        if self._file is not None:
+            os.close(self._file)
+
+
+def _open_or_none(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _open_sources(files: KernelFiles | None) -> list[_Source]:
+    sources: list[_Source] = []
+    missing: NotSupported | None = None
+    try:
+        sources.append(_Source(_open((files or KernelFiles()).events)))
+    except NotSupported as error:
+        missing = error
+    # Without a memory controller nobody can have guards.
+    if files is None and cgroup.hierarchy() is not None:
+        try:
+            os.makedirs(run_directory(), 0o755, exist_ok=True)
+            sources.append(_Log(run_directory()))
+        except OSError:
+            pass  # a user without a directory of his own, who has no guarded runs either
+    if missing is not None and not sources:
+        raise missing
+    return sources
+
+
+def _poll_all(sources: list[_Source]) -> select.epoll:
+    epoll = select.epoll()
+    for source in sources:
+        try:
+            epoll.register(source.fd, select.EPOLLIN)
+        except PermissionError:
+            pass  # a recorded file, which is read to its end at once
+    return epoll
+
+
+def _time_of(line: str) -> int:
+    """Of a line that need not be a record."""
+    words = line.split(" ", 2)
+    value = words[1].partition("=")[2] if len(words) > 1 else ""
+    return int(value) if value.isdigit() else 0
 
 
 def _open(path: str) -> int:
@@ -235,12 +351,13 @@ def events(
     *,
     files: KernelFiles | None = None,
 ) -> EventStream:
-    """What the OOM killer does on this machine, from the oldest record that the kernel kept.
+    """What the OOM killer does on this machine, from the oldest record that was kept; of a machine
+    whose kernel does not tell, what it does to guarded runs.
 
     With ``follow`` the iteration waits for more, at most until ``timeout`` seconds from now (None:
     for ever); without, it ends with the last record there is. The stream has ``fileno()`` for
     poll(2), can be used with ``async for``, and is closed by ``with`` or ``close()``.
-    Source: /proc/graceful_shutdown_events.
+    Source: /proc/graceful_shutdown_events, /run/gs/events.
 
     Raises NotSupported, PermissionDenied, and MalformedLine at a record that is not of the ABI.
     """

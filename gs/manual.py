@@ -1,150 +1,115 @@
-"""The manual page and the completion for the shell, made from what --help says."""
+"""The man page gs-oom(1) and the completion of a shell, both made of what --help is made of."""
 
 from __future__ import annotations
-
-import argparse
 
 from . import __version__, arguments, backends, cli, procfile, runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterator, Sequence
+    from argparse import ArgumentParser
+    from typing import Iterator
 
-#: Columns of a help text, whatever the terminal is.
-_WIDTH = 90
+#: How bash finds the values of an option that are no files.
+_VALUES = {
+    "--backend": "compgen -W '{}'".format(" ".join(backends.NAMES)),
+    "--on-oom": "compgen -c",
+    "--scope": "compgen -W '{}'".format(" ".join(procfile.SCOPES)),
+    "--signal": "compgen -A signal",
+    "--user": "compgen -u",
+}
+
+_COMPLETION = """\
+# bash completion of gs-oom; made by: gs-oom completion bash
+_gs_oom() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        mapfile -t COMPREPLY < <(compgen -W '{commands}' -- "$word")
+        return
+    fi
+    case $before in
+{values}
+    esac
+    case ${{COMP_WORDS[1]}} in
+{options}
+    esac
+}}
+complete -o default -F _gs_oom gs-oom
+"""
+
+
+def _options_of(parser: ArgumentParser) -> list[str]:
+    """Its options, and the words that may stand in a place of their own."""
+    words: list[str] = []
+    for action in parser._actions:
+        words += action.option_strings or list(action.choices or ())
+    return words
+
+
+def completion() -> str:
+    """For bash: commands, options, and the values of those that are not files."""
+    _, by_name = cli.parsers()
+    words = {name: _options_of(parser) for name, parser in by_name.items()}
+    words["run"] = [*arguments.VALUED, *arguments.FLAGS, *arguments.HELP]
+    return _COMPLETION.format(
+        commands=" ".join(cli.COMMANDS),
+        values="\n".join(_reply(name, how, " return") for name, how in _VALUES.items()),
+        options="\n".join(
+            _reply(name, f"compgen -W '{' '.join(options)}'") for name, options in words.items()
+        ),
+    )
+
+
+def _reply(case: str, how: str, then: str = "") -> str:
+    words = f'mapfile -t COMPREPLY < <({how} -- "$word");'
+    return f"    {case}) {words}{then} ;;"
+
+
+# ---------------------------------------------------------------------------- the man page
 
 
 def page() -> str:
-    """gs-oom(1) in roff. Source: the texts of --help of the command and of each of its words."""
-    return "\n".join(
-        [
-            f'.TH GS-OOM 1 "" "gs-oom {__version__}" "User Commands"',
-            ".SH NAME",
-            "gs-oom \\- run a program before the OOM killer kills a process",
-            ".SH DESCRIPTION",
-            *_verbatim(cli.HELP),
-            ".SH COMMANDS",
-            *_sections(),
-            ".SH FILES",
-            *_verbatim(_FILES),
-            ".SH SEE ALSO",
-            *_verbatim(_SEE_ALSO),
-            "",
-        ]
-    )
+    """gs-oom(1), as roff: what each --help says, as it stands."""
+    return "\n".join(_page()) + "\n"
+
+
+def _page() -> Iterator[str]:
+    yield f'.TH GS-OOM 1 "" "gs-oom {__version__}" "User Commands"'
+    yield ".SH NAME"
+    yield r"gs\-oom \- run a program of your choice before the OOM killer kills a process"
+    yield from _section("SYNOPSIS", cli.HELP)
+    yield from _section("gs-oom run", runner.HELP)
+    for name, parser in cli.parsers()[1].items():
+        yield from _section(f"gs-oom {name}", parser.format_help())
+    yield ".SH BACKENDS"
+    for name in backends.NAMES[1:]:
+        yield ".TP"
+        yield f".B {name}"
+        yield _escaped(backends.named(name).promise)
+    yield from _section("FILES", _FILES)
+    yield ".SH SEE ALSO"
+    yield ".BR choom (1), cgroups (7), systemd\\-oomd.service (8)"
 
 
 _FILES = """\
-/proc/graceful_shutdown            the registry: one line a process
-/proc/graceful_shutdown_events     what happened: one line an event
-/proc/graceful_shutdown_features   what this kernel offers
-/proc/sys/vm/graceful_shutdown_*   its settings
+/proc/graceful_shutdown           the registry of a kernel that is patched, or has the module
+/proc/graceful_shutdown_events    its events
+/run/gs                           guarded runs and their events; of a user $XDG_RUNTIME_DIR/gs
 """
 
-_SEE_ALSO = "choom(1), env(1), proc(5), cgroups(7), the kernel's mm/graceful_shutdown.rst"
 
-
-def _sections() -> Iterator[str]:
-    yield ".SS run"
-    yield from _verbatim(runner.HELP)
-    for name, parser in _commands().items():
-        yield f".SS {name}"
-        parser.formatter_class = _Formatter
-        yield from _verbatim(parser.format_help())
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """As wide as the page, not as the terminal."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_WIDTH)
-
-
-def _verbatim(text: str) -> Iterator[str]:
-    """Lines as they are. Source: groff_man(7), "Portability"."""
+def _section(title: str, text: str) -> Iterator[str]:
+    """Text that is laid out already."""
+    yield f".SH {_escaped(title)}"
     yield ".nf"
-    for line in text.rstrip("\n").split("\n"):
-        escaped = line.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
-        # A leading dot would be a request.
-        yield f"\\&{escaped}" if escaped.startswith(".") else escaped
+    yield from map(_escaped, text.rstrip("\n").split("\n"))
     yield ".fi"
 
 
-def _commands() -> dict[str, argparse.ArgumentParser]:
-    """Each command but `run`, which has a scanner of its own."""
-    for action in cli.parser()._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    raise AssertionError("the command has no commands")
+def _escaped(line: str) -> str:
+    line = line.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{line}" if line.startswith((".", "'")) else line
 
 
-def bash_completion() -> str:
-    """A script for bash. Its words are those that the parsers know."""
-    cases = []
-    for name, parser in _commands().items():
-        options = [word for action in parser._actions for word in action.option_strings]
-        places = [action for action in parser._actions if not action.option_strings]
-        cases.append(_CASE.format(name=name, options=" ".join(options), words=_words(places)))
-    run = [*arguments.VALUED, *arguments.FLAGS, *arguments.HELP]
-    return _BASH.format(
-        commands=" ".join([*cli.COMMANDS, "--help", "--version"]),
-        run=" ".join(run),
-        valued="|".join(arguments.VALUED),
-        scopes=" ".join(procfile.SCOPES),
-        backends=" ".join(backends.NAMES),
-        cases="\n".join(cases),
-    )
-
-
-def _words(places: Sequence[argparse.Action]) -> str:
-    """What may stand where no option does: a shell expression."""
-    if any(action.dest == "pid" for action in places):
-        return "$(cd /proc && echo [0-9]*)"
-    return " ".join(str(word) for action in places for word in action.choices or ())
-
-
-_CASE = """\
-        {name}) words="{options} {words}" ;;"""
-
-_BASH = """\
-# bash completion for gs-oom
-_gs_oom() {{
-    local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}} words="" at
-    COMPREPLY=()
-    if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "{commands}" -- "$current")
-        return
-    fi
-    case $previous in
-        --on-oom) mapfile -t COMPREPLY < <(compgen -c -- "$current"); return ;;
-        --scope) mapfile -t COMPREPLY < <(compgen -W "{scopes}" -- "$current"); return ;;
-        --backend) mapfile -t COMPREPLY < <(compgen -W "{backends}" -- "$current"); return ;;
-        --user) mapfile -t COMPREPLY < <(compgen -u -- "$current"); return ;;
-        --signal)
-            words=$(compgen -A signal | sed -n 's/^SIG//p')
-            mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-            return ;;
-        --grace|--wait|--timeout|--memory-max|--swap-max) return ;;
-    esac
-    case ${{COMP_WORDS[1]}} in
-        run)
-            if [[ $current == -* ]]; then
-                words="{run}"
-            else
-                # The first word that is neither an option nor an option's value is PROG.
-                for ((at = 2; at < COMP_CWORD; at++)); do
-                    case ${{COMP_WORDS[at]}} in
-                        {valued}) ((at++)) ;;
-                        -*) ;;
-                        *) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-                    esac
-                done
-                mapfile -t COMPREPLY < <(compgen -c -- "$current")
-                return
-            fi ;;
-{cases}
-    esac
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-}}
-complete -o filenames -F _gs_oom gs-oom
-"""
+if __name__ == "__main__":
+    print(page(), end="")

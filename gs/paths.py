@@ -69,3 +69,26 @@ def absolute(path: str) -> str:
     while path.startswith("./"):
         path = path[2:].lstrip("/")
     return path if path.startswith("/") else f"{os.getcwd().rstrip('/')}/{path}"
+
+
+# ---------------------------------------------------------------------------- files of ours
+
+#: Names the directory of what a guarded run leaves for others to read, if that is another one.
+RUN_DIRECTORY_VARIABLE = "GS_RUN_DIRECTORY"
+
+
+#: Set in a scope that was made for gs, so that one that does not help is not asked for again.
+SCOPE_MARK = "GS_SCOPED"
+
+
+def run_directory() -> str:
+    """Where guarded runs and their events are written down: /run/gs, of a user $XDG_RUNTIME_DIR/gs.
+
+    It need not exist.
+    """
+    chosen = os.environ.get(RUN_DIRECTORY_VARIABLE)
+    if chosen:
+        return chosen
+    if os.geteuid() == 0:
+        return "/run/gs"
+    return (os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") + "/gs"

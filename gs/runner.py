@@ -20,7 +20,7 @@ from .errors import (
     ProgramNotFound,
     UsageError,
 )
-from .paths import find_program
+from .paths import SCOPE_MARK, find_program
 from .procfile import DEFAULT_SCOPE, Entry, format_command
 from .record import Record
 
@@ -34,8 +34,8 @@ HELP = """\
 usage: gs-oom run [OPTION...] PROG [ARG...]
        gs-oom run PROG [ARG...] [OPTION...]
 
-Runs PROG in this very process (same pid, nothing stays in between), registered so that the kernel
-runs HANDLER before its OOM killer kills PROG. Options stand before PROG, or all together at the
+Runs PROG in this very process (same pid, nothing stays in between), registered so that HANDLER runs
+before the OOM killer kills PROG. Options stand before PROG, or all together at the
 end, --on-oom among them. `--` before PROG ends the options.
 
   --on-oom HANDLER     program to run before the kill, with arguments, in shell quoting: no $VAR
@@ -48,7 +48,8 @@ end, --on-oom among them. `--` before PROG ends the options.
   --memory-max SIZE    give PROG a memory cgroup of its own with this limit, as 500M
   --swap-max SIZE      and that much swap (default: none)
   --user USER[:GROUP]  register as root, then run PROG as this user; the environment stays
-  --backend NAME       auto or kernel (default: auto)
+  --backend NAME       auto, kernel, cgroup1 or cgroup2 (default: auto, the first of these that
+                       this machine has; `gs-oom doctor` says what each promises)
   --allow-unprotected  run PROG even where it cannot be protected
   --dry-run            check everything, print what would be done, and do nothing
 
@@ -87,6 +88,8 @@ class Plan:
         self._unprotected_is_fine = "--allow-unprotected" in options
         self.entry = _parse_entry(options)
         self.backend = self._select_backend(options.get("--backend", "auto"))
+        if self.backend is not None and self.memory_max is None:
+            self._take_limit(self.backend)
         if self.backend is not None:
             if "--scope" not in options:
                 self._choose_scope(self.backend)
@@ -101,6 +104,10 @@ class Plan:
         try:
             return backends.select(name)
         except (NotSupported, PermissionDenied) as error:
+            if name != "kernel" and not self.dry_run:
+                from . import scope
+
+                scope.enter()
             self.tolerate(error)
             return None
 
@@ -114,6 +121,16 @@ class Plan:
                 "only the process itself is covered, not its children (this kernel has no"
                 " scope=tree; --scope process silences this)"
             )
+
+    def _take_limit(self, backend: backends.Backend) -> None:
+        """A group of its own for the program where the backend needs one, with the swap it had."""
+        try:
+            self.memory_max, self.swap_max = backend.limit(), None
+        except NotSupported as error:
+            self.tolerate(error)
+            self.backend = None
+        if self.memory_max is not None:
+            self.memory_place = _place_of_group()
 
     def tolerate(self, error: GsError) -> None:
         """Go on unprotected where that was allowed, else raise."""
@@ -139,7 +156,8 @@ class Plan:
             ("registers", format_command(self.entry.replace(pid="PID"))),
         ]
         if self.memory_max is not None:
-            sizes = f"{self.memory_max} bytes, swap {self.swap_max} bytes"
+            swap = "as before" if self.swap_max is None else f"{self.swap_max} bytes"
+            sizes = f"{self.memory_max} bytes, swap {swap}"
             rows.append(("memory", f"{sizes}, a cgroup in {self.memory_place}"))
         if self.user is not None:
             rows.append(("user", f"uid {self.user.uid}, gid {self.user.gid}"))
@@ -179,7 +197,7 @@ def _parse_entry(options: dict[str, str]) -> Entry:
     return Entry(os.getpid(), argv, registry.milliseconds(grace), signal, scope)
 
 
-def _parse_memory(options: dict[str, str]) -> tuple[int | None, int, str]:
+def _parse_memory(options: dict[str, str]) -> tuple[int | None, int | None, str]:
     """Limit, swap, and the directory in which a cgroup with these can be made."""
     if "--memory-max" not in options:
         if "--swap-max" in options:
@@ -190,7 +208,13 @@ def _parse_memory(options: dict[str, str]) -> tuple[int | None, int, str]:
     memory_max = arguments.parse_size(options["--memory-max"])
     cgroup.check_limit(memory_max)
     swap_max = arguments.parse_size(options.get("--swap-max", "0"))
-    return memory_max, swap_max, cgroup.find_place(cgroup.require())
+    return memory_max, swap_max, _place_of_group()
+
+
+def _place_of_group() -> str:
+    from . import cgroup
+
+    return cgroup.find_place(cgroup.require())
 
 
 def _parse_user(text: str) -> User:
@@ -241,7 +265,7 @@ def execute(plan: Plan) -> NoReturn:
             from . import cgroup
 
             group = cgroup.make(plan.memory_max, plan.swap_max)
-        armed = _arm(plan)
+        armed = _arm(plan, group)
         for warning in plan.warnings:
             _say(warning)
         if group is not None:
@@ -259,11 +283,11 @@ def execute(plan: Plan) -> NoReturn:
         raise
 
 
-def _arm(plan: Plan) -> backends.Armed | None:
+def _arm(plan: Plan, group: Group | None) -> backends.Armed | None:
     if plan.backend is None:
         return None
     try:
-        return plan.backend.arm(plan.entry)
+        return plan.backend.arm(plan.entry, group)
     except (UsageError, InvalidHandler):
         raise
     except GsError as error:
@@ -317,8 +341,10 @@ def _restore_signals() -> None:
 
 
 def _environment() -> dict[bytes, bytes]:
-    """The environment that gs was given: Python may have added LC_CTYPE to it (PEP 538)."""
+    """The environment that gs was given: Python may have added LC_CTYPE to it (PEP 538), and
+    gs.scope its mark."""
     environment = dict(os.environb)
+    environment.pop(os.fsencode(SCOPE_MARK), None)
     if b"LC_CTYPE" in environment:
         try:
             with open("/proc/self/environ", "rb") as file:
@@ -343,14 +369,14 @@ def main(words: Sequence[str], status_fd: int | None = None) -> int:
     With ``status_fd`` an error is not printed but written there (see gs.child); the descriptor is
     closed when PROG begins.
     """
-    if status_fd is not None:
-        os.set_inheritable(status_fd, False)
     try:
         scanned = arguments.scan_run(words)
         if scanned.help:
             print(HELP, end="")
             return 0
         plan = Plan(scanned)
+        if status_fd is not None:
+            os.set_inheritable(status_fd, False)
         if not plan.dry_run:
             execute(plan)
         for warning in plan.warnings:

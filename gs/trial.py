@@ -14,14 +14,13 @@ import time
 
 from . import _sys
 from .errors import InvalidHandler
+from .handler import environment
 from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO, Sequence
 
-#: As the kernel sets it for a handler.
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: The handler is started by a shell, and not by this process: the peak that the kernel counts for
 #: a process begins with the size of its parent, and a Python's would hide it. It waits for a line
 #: until that shell has ended, which might else take its exit status.
@@ -118,21 +117,18 @@ def run(argv: Sequence[str], grace: float) -> Trial:
 
 
 def _environment(victim: int, grace: float) -> dict[str, str]:
-    deadline = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(grace * 1e9)
-    return {
-        "PATH": _PATH,
-        "HOME": "/",
-        "GS_PID": str(victim),
-        "GS_VICTIM_PID": str(victim),
-        "GS_COMM": "sleep",
-        "GS_UID": str(os.getuid()),
-        "GS_CONSTRAINT": "none",
-        "GS_MEMCG": "-",
-        "GS_RSS_KB": str(_rss_kb(victim)),
-        "GS_GRACE_MS": str(round(grace * 1000)),
-        "GS_DEADLINE_NS": str(deadline),
-        "GS_EVENT_SEQ": "0",
-    }
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return environment(
+        victim,
+        victim,
+        "sleep",
+        os.getuid(),
+        None,
+        _rss_kb(victim),
+        round(grace * 1000),
+        now + int(grace * 1e9),
+        0,
+    )
 
 
 def _start(argv: Sequence[str], environment: dict[str, str], output: IO[bytes]) -> int:

@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gs import manual
 from provisioning import commands
 from provisioning.config import REPO
 from provisioning.kernel import module
@@ -28,8 +27,6 @@ COPYRIGHT = PACKAGING / "copyright"
 
 #: Where Debian's own Python looks.
 LIBRARIES = "usr/lib/python3/dist-packages"
-
-COMPLETION = "usr/share/bash-completion/completions/gs-oom"
 
 #: Every member of an archive has this date, so that the same sources give the same file.
 DATE = (2026, 1, 1, 0, 0, 0)
@@ -69,11 +66,14 @@ def wheel(target: Path = DIST) -> Path:
 
 
 def tool(target: Path = DIST) -> Path:
-    """The Debian package `gs-oom`: the command with its manual page and completion, and the library
-    for Debian's own Python."""
+    """The Debian package `gs-oom`: the command, and the library for Debian's own Python."""
     files = {f"{LIBRARIES}/{path.relative_to(REPO)}": path.read_bytes() for path in _library()}
-    files["usr/share/man/man1/gs-oom.1.gz"] = gzip.compress(manual.page().encode(), mtime=0)
-    files[COMPLETION] = manual.bash_completion().encode()
+    # By this interpreter, but of this checkout, and as wide as any terminal.
+    settings = {"PYTHONPATH": str(REPO), "COLUMNS": "80"}
+    page = commands.run([sys.executable, "-m", "gs.manual"], env=settings).stdout
+    words = commands.run([sys.executable, "-m", "gs", "completion", "bash"], env=settings).stdout
+    files["usr/share/man/man1/gs-oom.1.gz"] = gzip.compress(page.encode(), mtime=0)
+    files["usr/share/bash-completion/completions/gs-oom"] = words.encode()
     return _deb("gs-oom", _version(), files, target)
 
 

@@ -14,8 +14,13 @@ from provisioning.progress import note
 KINDS = ("unit", "patches", "guest", "vm", "host")
 
 #: What is done more often where everything is tested: inputs of the fuzzer (tests/fuzz), writes at
-#: random to the registry, runs of the kernel's own selftests.
-THOROUGH = {"GS_FUZZ": "1000000", "GS_WRITES": "100000", "GS_SELFTEST_RUNS": "3"}
+#: random to the registry, runs of the kernel's own selftests, backends in machines.
+THOROUGH = {
+    "GS_FUZZ": "1000000",
+    "GS_WRITES": "100000",
+    "GS_SELFTEST_RUNS": "3",
+    "GS_GUEST_BACKENDS": "all",
+}
 
 
 def run(only: str, everything: bool, count: int) -> int:

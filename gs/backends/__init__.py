@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from ..errors import GsError, NotSupported, UsageError
+from ..errors import GsError, UsageError
 from ..paths import KernelFiles
 from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..cgroup import Group
     from ..procfile import Entry
 
-#: What may follow ``--backend``. The two on memory cgroups are named and not there yet.
+#: What may follow ``--backend``; `auto` is the first of the others that can be taken.
 NAMES = ("auto", "kernel", "cgroup1", "cgroup2")
 
 
@@ -45,12 +46,18 @@ class Backend:
         """The name with what tells it apart from another of the same name."""
         raise NotImplementedError
 
+    def limit(self) -> int | None:
+        """Where no limit was asked for, that of the group that the program needs all the same, in
+        bytes; None if it needs none. Raises NotSupported where there is nothing to watch."""
+        return None
+
     def check(self, entry: Entry) -> None:
         """Raise what can be told to be wrong with it without arming: for --dry-run, and sooner."""
         raise NotImplementedError
 
-    def arm(self, entry: Entry) -> Armed:
-        """Cover the process of ``entry``, which is the caller, from now on."""
+    def arm(self, entry: Entry, group: Group | None) -> Armed:
+        """Cover the process of ``entry``, which is the caller, from now on; ``group`` is the
+        memory cgroup that it will enter."""
         raise NotImplementedError
 
 
@@ -58,15 +65,32 @@ def select(name: str = "auto", files: KernelFiles | None = None) -> Backend:
     """The backend of that name, or the best one here; NotSupported or PermissionDenied if none."""
     if name not in NAMES:
         raise UsageError(f"unknown backend {name!r}", f"there are {', '.join(NAMES)}")
-    if name.startswith("cgroup"):
-        raise NotSupported(f"backend {name}", f"gs has none of that name yet, only {NAMES[1]}")
-    from .kernel import KernelBackend
+    reasons = []
+    for candidate in NAMES[1:] if name == "auto" else (name,):
+        backend = named(candidate, files)
+        reason = backend.unusable()
+        if reason is None:
+            return backend
+        reasons.append(reason)
+    # Of them all the kernel's own way says the most.
+    raise reasons[0]
 
-    backend = KernelBackend(files)
-    reason = backend.unusable()
-    if reason is not None:
-        raise reason
-    return backend
+
+def named(name: str, files: KernelFiles | None = None) -> Backend:
+    """The backend of that name, usable or not; KeyError if there is none. Only it is loaded."""
+    if name == "kernel":
+        from .kernel import KernelBackend
+
+        return KernelBackend(files)
+    if name == "cgroup1":
+        from .cgroup1 import Cgroup1Backend
+
+        return Cgroup1Backend()
+    if name == "cgroup2":
+        from .cgroup2 import Cgroup2Backend
+
+        return Cgroup2Backend()
+    raise KeyError(name)
 
 
 class Capabilities(Record):
@@ -91,14 +115,15 @@ class Capabilities(Record):
 def capabilities(*, files: KernelFiles | None = None) -> Capabilities:
     """What this machine offers to this user. Raises nothing: what is missing is in ``reason``.
 
-    Source: /proc/graceful_shutdown_features, and an attempt to open the registry.
+    Source: /proc/graceful_shutdown_features, an attempt to open the registry, and the memory
+    cgroup of this process.
     """
     from ..registry import features
 
     try:
         found = features(files)
-    except GsError as error:
-        return Capabilities(None, str(error), (), {})
+    except GsError:
+        found = {}
     try:
         backend = select("auto", files)
     except GsError as error:

@@ -18,6 +18,7 @@ from . import Armed, Backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..cgroup import Group
     from ..procfile import Entry
 
 CAP_SYS_ADMIN = 21
@@ -65,7 +66,7 @@ class KernelBackend(Backend):
     def check(self, entry: Entry) -> None:
         check_entry(entry, self._files)
 
-    def arm(self, entry: Entry) -> Armed:
+    def arm(self, entry: Entry, group: Group | None) -> Armed:
         return _Registered(self._files, entry)
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 
+#: Where no directory can be made.
+NO_RUN_DIRECTORY = "/dev/null/run"
+
 #: As a patched kernel of this project prints it.
 FEATURES = """\
 abi=1
@@ -43,8 +46,11 @@ def make_procfs(directory: Path, features: str = FEATURES) -> Path:
 
 
 def environment(procfs: Path | None = None, **more: str) -> dict[str, str]:
-    """A small environment for the command, with the kernel's files in another place."""
-    env = {"PATH": os.environ["PATH"], "HOME": "/", "LANG": "C.UTF-8", **more}
+    """A small environment for the command, with the kernel's files in another place, and nowhere
+    to write a guarded run down."""
+    env = {"PATH": os.environ["PATH"], "HOME": "/", "LANG": "C.UTF-8"}
+    env["GS_RUN_DIRECTORY"] = NO_RUN_DIRECTORY
+    env.update(more)
     env["GS_PROCFS"] = str(procfs or "/nowhere")
     return env
 

@@ -17,7 +17,7 @@ from gs import cgroup, registry
 from gs.errors import GsError, ProgramNotFound, UsageError
 from gs.paths import KernelFiles
 from gs.procfile import Entry, Removal
-from tests.unit.gs_support import FULL_FEATURES, REPO, make_procfs
+from tests.unit.gs_support import FULL_FEATURES, NO_RUN_DIRECTORY, REPO, make_procfs
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root")
 
@@ -26,6 +26,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root
 def procfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = make_procfs(tmp_path / "proc")
     monkeypatch.setenv("GS_PROCFS", str(directory))
+    monkeypatch.setenv("GS_RUN_DIRECTORY", NO_RUN_DIRECTORY)
     return directory
 
 
@@ -78,15 +79,16 @@ def test_every_name_of_the_library_is_there_and_typed() -> None:
 ROWS = (
     ("errors", "record", "_sys"),
     ("procfile", "paths"),
-    ("cgroup", "arguments", "shadowing"),
-    ("registry",),
+    ("cgroup", "arguments", "shadowing", "eventlog", "runfile", "victims"),
+    ("registry", "handler"),
     ("eventstream",),
-    ("backends/__init__", "backends/kernel"),
-    ("runner", "finding"),
+    ("backends/__init__", "backends/kernel", "backends/cgroup1", "backends/cgroup2")
+    + ("backends/guarded", "guard", "watcher", "session"),
+    ("runner", "finding", "scope"),
     ("bystanders", "trial", "module"),
     ("doctor",),
     ("child",),
-    ("cli",),
+    ("cli", "manual"),
     ("__init__", "__main__"),
 )
 
@@ -206,7 +208,8 @@ def test_without_a_patched_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(gs.NotSupported, match="gs-oom doctor"):
             call()
     found = gs.capabilities()
-    assert found.backend is None and found.reason and found.keys == ()
+    assert found.backend != "kernel" and found.features == {}
+    assert bool(found.backend) == bool(found.keys) != bool(found.reason)
 
 
 @root_only
@@ -322,9 +325,9 @@ def test_run_leaves_no_memory_cgroup(procfs: Path) -> None:
 def test_run_without_a_patched_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GS_PROCFS", str(tmp_path))
     with pytest.raises(gs.NotSupported):
-        gs.run(["true"], on_oom="/bin/true")
+        gs.run(["true"], on_oom="/bin/true", backend="kernel")
     done = gs.run(["sh", "-c", "exit 125"], on_oom="/bin/true", allow_unprotected=True,
-                  stderr=subprocess.DEVNULL)  # fmt: skip
+                  backend="kernel", stderr=subprocess.DEVNULL)  # fmt: skip
     assert done.returncode == 125
 
 

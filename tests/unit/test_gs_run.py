@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gs import cgroup
+from gs import backends, cgroup
 from gs.errors import GsError
+from gs.scope import scoped_command
 from tests.unit.gs_support import FEATURES, FULL_FEATURES, REPO, environment, gs, make_procfs
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root")
@@ -240,7 +241,7 @@ def test_125_with_one_line_and_nothing_left_registered(
 
 
 def test_without_a_patched_kernel() -> None:
-    done = gs("run", "--on-oom", "/bin/true", "echo", "hi")
+    done = gs("run", "--backend", "kernel", "--on-oom", "/bin/true", "echo", "hi")
     assert (done.returncode, done.stdout) == (125, "")
     assert done.stderr.count("\n") == 1
     assert "/nowhere/graceful_shutdown_features" in done.stderr
@@ -257,7 +258,7 @@ def test_unprotected_is_allowed_by_name_only() -> None:
 
 def test_a_newer_abi_is_not_guessed_at(tmp_path: Path) -> None:
     procfs = make_procfs(tmp_path / "proc", FEATURES.replace("abi=1", "abi=2"))
-    done = gs("run", "--on-oom", "/bin/true", "true", procfs=procfs)
+    done = gs("run", "--backend", "kernel", "--on-oom", "/bin/true", "true", procfs=procfs)
     assert done.returncode == 125 and "abi=2" in done.stderr
 
 
@@ -369,18 +370,30 @@ FORBIDDEN = ("argparse", "dataclasses", "typing", "shlex", "re", "subprocess", "
              "signal", "collections", "importlib.resources", "json")  # fmt: skip
 
 
-def modules_before_exec(procfs: Path, *words: str) -> set[str]:
+def modules_before_exec(procfs: Path, *words: str, **more: str) -> set[str]:
     """Everything that a bare interpreter loads on the way to PROG."""
     code = f"import sys; sys.path.insert(0, {str(REPO)!r}); from gs.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-X", "importtime", "-c", code, "run", *words],
-        env=environment(procfs),
+        env=environment(procfs, **more),
         capture_output=True,
         text=True,
         check=True,
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@root_only
+def test_the_way_to_prog_with_guards_imports_little(tmp_path: Path) -> None:
+    where = cgroup.hierarchy()
+    name = f"cgroup{where.version if where else 0}"
+    if where is None or backends.named(name).unusable():
+        pytest.skip("no backend on memory cgroups here")
+    words = ("--backend", name, "--on-oom", "true", "--memory-max", "50M", "/bin/true")
+    loaded = modules_before_exec(tmp_path, *words, GS_RUN_DIRECTORY=str(tmp_path))
+    assert "gs.guard" in loaded
+    assert loaded.isdisjoint((*FORBIDDEN, "ctypes"))
 
 
 @root_only
@@ -399,6 +412,29 @@ def test_the_way_to_prog_imports_little(tmp_path: Path, words: tuple[str, ...]) 
     assert "gs.runner" in loaded
     assert loaded.isdisjoint(FORBIDDEN)
     assert len(registry(procfs)) == 1
+
+
+# ---------------------------------------------------------------------------- a user's own scope
+
+
+def test_a_user_is_given_a_scope(tmp_path: Path) -> None:
+    tool, runtime = script(tmp_path / "systemd-run", ""), tmp_path / "runtime"
+    (runtime / "systemd").mkdir(parents=True)
+    (runtime / "systemd" / "private").touch()
+    here = {"XDG_RUNTIME_DIR": str(runtime)}
+    before = os.environ["PATH"]
+    os.environ["PATH"] = str(tmp_path)
+    try:
+        command = scoped_command(here, 1000)
+        assert command is not None and command[0] == str(tool) and command[-1] == "--"
+        assert {"--user", "--scope", "--collect", "Delegate=yes"} < set(command)
+        assert scoped_command(here, 0) is None
+        assert scoped_command({**here, "GS_SCOPED": "1"}, 1000) is None
+        assert scoped_command({}, 1000) is None
+        tool.unlink()
+        assert scoped_command(here, 1000) is None
+    finally:
+        os.environ["PATH"] = before
 
 
 # ---------------------------------------------------------------------------- --memory-max

@@ -1,0 +1,130 @@
+"""The log of guarded runs: written by several, read by others, renamed when it is long."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import select
+import threading
+from pathlib import Path
+
+import pytest
+
+import gs
+from gs import cgroup, eventlog
+from gs.eventstream import EventStream, OomEvent
+
+VALUES: dict[str, int | str | None] = {
+    "pid": 42, "comm": "a b", "uid": 0, "constraint": "memcg", "memcg": "/x",
+}  # fmt: skip
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the log, on a machine whose kernel tells nothing."""
+    if cgroup.hierarchy() is None:
+        pytest.skip("there is no memory controller here, so nobody has guards")
+    monkeypatch.setenv("GS_PROCFS", "/nowhere")
+    monkeypatch.setenv("GS_RUN_DIRECTORY", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def append(directory: Path, event: str = "gone", **values: int) -> int:
+    return eventlog.append(str(directory), event, {**VALUES, **values})
+
+
+def write_many(directory: Path, count: int) -> None:
+    for _ in range(count):
+        append(directory)
+
+
+def test_a_record_is_of_the_kernels_grammar(log: Path) -> None:
+    assert append(log, elapsed_us=7) == 1
+    (line,) = (log / "events").read_text().splitlines()
+    event = OomEvent.parse(line)
+    assert (event.seq, event.event, event.pid, event.comm) == (1, "gone", 42, "a b")
+    assert event["elapsed_us"] == 7 and event.line == line
+    assert (log / "events").stat().st_mode & 0o777 == 0o600
+
+
+def test_many_writers_leave_no_number_out(log: Path) -> None:
+    writers = [multiprocessing.Process(target=write_many, args=(log, 50)) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    with gs.events(follow=False) as stream:
+        assert [event.seq for event in stream] == list(range(1, 201))
+
+
+def test_a_long_log_is_renamed_and_read_on(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eventlog, "_LONGEST", 2000)
+    with EventStream(follow=False) as early:
+        assert append(log) == 1
+        assert [event.seq for event in early.available()] == [1]
+        for _ in range(30):
+            append(log)
+        assert [event.seq for event in early.available()] == list(range(2, 32))
+    sizes = [path.stat().st_size for path in log.glob("events*") if path.name != "events.lock"]
+    assert len(sizes) == 2 and max(sizes) <= 2000
+    with EventStream(follow=False) as late:
+        seen = [event.seq for event in late]
+    assert seen == list(range(seen[0], 32)) and len(seen) > 10
+
+
+def test_a_disk_that_takes_nothing_is_no_error(log: Path) -> None:
+    assert eventlog.append("/dev/null/run", "gone", VALUES) == 0
+    log.mkdir()
+    (log / "events.lock").write_text("nonsense")
+    assert append(log) == 0
+
+
+def test_following_waits_for_a_log_that_is_not_there_yet(log: Path) -> None:
+    with EventStream(timeout=20) as stream:
+        assert stream.available() == []
+        threading.Timer(0.2, append, [log]).start()
+        assert next(stream).seq == 1
+        poll = select.poll()
+        poll.register(stream, select.POLLIN)
+        stream.available()
+        assert poll.poll(0) == []
+        append(log)
+        assert poll.poll(5000)
+
+
+def test_async_iteration(log: Path) -> None:
+    async def follow() -> list[int]:
+        seen = []
+        asyncio.get_running_loop().call_later(0.1, write_many, log, 2)
+        with EventStream(timeout=20) as stream:
+            async for event in stream:
+                seen.append(event.seq)
+                if len(seen) == 2:
+                    break
+        return seen
+
+    assert asyncio.run(follow()) == [1, 2]
+
+
+def test_both_streams_in_the_order_of_time(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GS_PROCFS", str(tmp_path))
+    append(log)
+    (now,) = (log / "events").read_text().splitlines()
+    time_ns = int(OomEvent.parse(now)["time_ns"] or 0)
+    kernel = tmp_path / "graceful_shutdown_events"
+    os.mkfifo(kernel)
+    hold = os.open(kernel, os.O_RDWR)
+    for number, delta in ((7, -5), (8, 5)):
+        os.write(hold, now.replace("seq=1 ", f"seq={number} ").replace(
+            f"time_ns={time_ns}", f"time_ns={time_ns + delta}").encode() + b"\n")  # fmt: skip
+    with EventStream(follow=False) as stream:
+        assert [event.seq for event in stream] == [7, 1, 8]
+        poll = select.poll()
+        poll.register(stream, select.POLLIN)
+        assert poll.poll(0) == []
+        os.write(hold, now.encode() + b"\n")
+        assert poll.poll(5000)
+    os.close(hold)
