@@ -19,7 +19,9 @@
 #include <linux/highmem.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
 #include <linux/sched/signal.h>
+#include <linux/wait.h>
 
 #include <linux/graceful_shutdown.h>
 #include "graceful_shutdown.h"
@@ -195,10 +197,17 @@ struct page *__graceful_shutdown_page(gfp_t gfp_mask)
  * The first quarter is for handlers that need little and are to be quick. With a
  * larger one kswapd works again, or what is set aside is used up before its end.
  */
-bool __graceful_shutdown_rests_kswapd(void)
+bool __graceful_shutdown_rests_kswapd(struct pglist_data *pgdat)
 {
-	return 4 * READ_ONCE(gs_nr_blocks) > 3 * gs_reserve_target() &&
-	       gs_machine_grace_runs();
+	if (4 * READ_ONCE(gs_nr_blocks) <= 3 * gs_reserve_target())
+		return false;
+	/*
+	 * Not while somebody is throttled until kswapd has worked. Who comes to that
+	 * after this look wakes kswapd once more: see allow_direct_reclaim().
+	 */
+	if (waitqueue_active(&pgdat->pfmemalloc_wait))
+		return false;
+	return gs_machine_grace_runs();
 }
 
 /**

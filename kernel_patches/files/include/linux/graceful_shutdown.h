@@ -18,6 +18,7 @@ struct mem_cgroup;
 struct mm_struct;
 struct oom_control;
 struct page;
+struct pglist_data;
 struct task_struct;
 
 /* Stabilised by oom_lock. */
@@ -33,7 +34,7 @@ void __graceful_shutdown_fault_end(vm_fault_t ret);
 bool graceful_shutdown_fault_oom(void);
 bool graceful_shutdown_left(void);
 struct page *__graceful_shutdown_page(gfp_t gfp_mask);
-bool __graceful_shutdown_rests_kswapd(void);
+bool __graceful_shutdown_rests_kswapd(struct pglist_data *pgdat);
 void graceful_shutdown_killing(struct oom_control *oc, bool group);
 void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
 
@@ -94,16 +95,17 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 
 /**
  * graceful_shutdown_rests_kswapd - leave the page cache alone for now?
+ * @pgdat: the node whose kswapd has work
  *
  * In a global OOM there is nothing else left to reclaim than what the handler has
  * just read, and kswapd would go on until it has that.
  *
  * Return: whether a handler of a global OOM runs, with plenty set aside for it.
  */
-static inline bool graceful_shutdown_rests_kswapd(void)
+static inline bool graceful_shutdown_rests_kswapd(struct pglist_data *pgdat)
 {
 	return static_branch_unlikely(&graceful_shutdown_active) &&
-	       __graceful_shutdown_rests_kswapd();
+	       __graceful_shutdown_rests_kswapd(pgdat);
 }
 
 #elif !IS_ENABLED(CONFIG_GRACEFUL_SHUTDOWN)
@@ -114,7 +116,7 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 	return NULL;
 }
 
-static inline bool graceful_shutdown_rests_kswapd(void)
+static inline bool graceful_shutdown_rests_kswapd(struct pglist_data *pgdat)
 {
 	return false;
 }
