@@ -30,9 +30,11 @@ class Block:
 
 
 def blocks(page: str) -> list[Block]:
-    """In the page's order. What is neither file nor commands could not be followed."""
-    found = [Block(*groups) for groups in _BLOCK.findall((PAGES / page).read_text())]
-    assert found and all(block.path or block.language == "sh" for block in found), page
+    """In the page's order. None may be passed over: neither file nor commands, it is a mistake."""
+    text = (PAGES / page).read_text()
+    found = [Block(*groups) for groups in _BLOCK.findall(text)]
+    assert 2 * len(found) == text.count("```") > 0, page
+    assert all(block.path or block.language == "sh" for block in found), page
     return found
 
 
