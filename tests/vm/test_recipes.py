@@ -146,7 +146,6 @@ def test_heap_dump(connection: fabric.Connection) -> None:
 
 def test_drain(connection: fabric.Connection) -> None:
     """No request fails, the balancer goes elsewhere for a time, and the server starts afresh."""
-    unit = "app@8001"
     _, answers = follow(connection, "drain.md")
     found = re.findall(r"from (\d+)\n(\d+) ", answers)
     assert [status for _, status in found] == ["200"] * 40
@@ -154,7 +153,7 @@ def test_drain(connection: fabric.Connection) -> None:
     # It said itself that it drains, and was not found dead.
     said(connection, "journalctl --unit haproxy --grep 'app/one is DOWN.* code: 503'")
     assert events(connection, r"/system\.slice/.*app@8001.*")[:2] == ["grace", "done"]
-    assert said(connection, f"systemctl is-active {unit}; ls /run/app-8001") == "active\n"
+    assert said(connection, "systemctl is-active app@8001; ls /run/app-8001") == "active\n"
     assert events(connection, r"/system\.slice/.*app@8002.*") == []
 
 
