@@ -57,6 +57,12 @@ STOCK = Recipe(
     boots=True,
 )
 
+#: What the pages of docs/recipes put to work.
+SERVICES = Recipe(
+    (*PACKAGES, "curl", "haproxy", "libc6-dev", "redis-server", "tcc"),
+    "1400M",
+)
+
 #: Files of ours in the image, below this directory as they lie in the guest.
 OVERLAY = Path(__file__).parent / "guest" / "image"
 
