@@ -40,7 +40,7 @@ class Watcher:
         self._keeper_died = keeper_died
         #: Somebody whose end makes us look whether anybody is left: at first the program itself.
         self._member_fd = target_fd
-        self._kills = self._group.kills()
+        self._kills, self._ooms = self._group.kills(), self._group.ooms()
         #: Graces that are over and whose handlers have left processes behind.
         self._lingering: list[Grace] = []
 
@@ -173,9 +173,16 @@ class Watcher:
                 self._group.acknowledge()
 
     def _has_killed(self) -> bool:
-        """Whether the OOM killer has killed since the last time that this was asked."""
-        before, self._kills = self._kills, self._group.kills()
-        return self._kills > before
+        """Whether the OOM killer has killed for this limit since the last time that this was asked.
+
+        One that it kills for the limit of a group below, or for the machine, is none of ours.
+        """
+        kills = self._group.kills()
+        if kills <= self._kills:
+            return False
+        before, self._ooms = self._ooms, self._group.ooms()
+        self._kills = kills
+        return self._ooms > before
 
     def _spare(self, grace: Grace, victim_fd: int, covered: bool) -> None:
         """Nothing was killed: the victim has ended by itself, or there is enough memory again."""

@@ -55,6 +55,9 @@ class Cgroup1Group(WatchedGroup):
     def kills(self) -> int:
         return cgroup.read_table(f"{self.path}/{_CONTROL}").get("oom_kill", 0)
 
+    def ooms(self) -> int:
+        return self.kills()  # those of groups below do not count there
+
     def usage(self) -> int:
         return self._number("memory.usage_in_bytes") or 0
 

@@ -72,6 +72,9 @@ class Cgroup2Group(WatchedGroup):
     def kills(self) -> int:
         return cgroup.read_table(f"{self.path}/memory.events").get("oom_kill", 0)
 
+    def ooms(self) -> int:
+        return cgroup.read_table(f"{self.path}/memory.events.local").get("oom", 0)
+
     def usage(self) -> int:
         return self._number("memory.current") or 0
 

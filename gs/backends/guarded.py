@@ -60,7 +60,12 @@ class WatchedGroup:
         raise NotImplementedError
 
     def kills(self) -> int:
-        """How many of its processes the OOM killer has killed."""
+        """How many of its processes the OOM killer has killed; on version 2 of the groups below,
+        too."""
+        raise NotImplementedError
+
+    def ooms(self) -> int:
+        """How many times its own limit was met with nothing left to reclaim."""
         raise NotImplementedError
 
     def usage(self) -> int:
