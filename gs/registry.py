@@ -253,9 +253,9 @@ class RegistryFile:
         if code == errno.EOPNOTSUPP:
             return NotSupported(
                 what,
-                "the kernel takes no handler from a container, a chroot, or where every user-mode"
-                " helper is replaced (STATIC_USERMODEHELPER)",
-                "register from the host",
+                "the kernel takes no handler from a container, a chroot, a sandboxed unit, or where"
+                " every user-mode helper is replaced (STATIC_USERMODEHELPER)",
+                "register from the host; in a unit: nsenter --target 1 --mount gs-oom register ...",
             )
         if code == errno.ENOSPC:
             return RegistryFull(

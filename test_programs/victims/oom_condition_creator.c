@@ -267,8 +267,9 @@ static void save_on_term(void)
 		.sa_handler = save_and_leave, .sa_flags = SA_ONSTACK,
 	};
 
+	/* Shared: merged with a private neighbour, it would take memory to unmap it. */
 	spare = mmap(NULL, SPARE, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		     MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (spare == MAP_FAILED)
 		die("mmap");
 	if (sigaltstack(&alternative, NULL) || sigaction(SIGTERM, &action, NULL))
