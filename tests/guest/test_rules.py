@@ -105,8 +105,8 @@ def test_it_is_armed_again_later(memcg: Scene) -> None:
     path = tmpfs_file(memcg, group, 8 * MB)
     memcg.hold("18M", group=group, adj=-1000)
     try:
-        victim = memcg.victim("--pace-ms", "1800", group=group)
-        register(victim.pid, program("free_little"), path, "4M", grace_ms=400)
+        victim = memcg.victim("--pace-ms", str(int(1800 * SLOWER)), group=group)
+        register(victim.pid, program("free_little"), path, "4M", grace_ms=int(400 * SLOWER))
         memcg.kill_of(victim)
         names = memcg.events.names(victim.pid)
         assert names[:6] == ["grace", "done", "averted"] * 2
