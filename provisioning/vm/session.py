@@ -254,10 +254,17 @@ def _swap_file(folder: Path, size_mb: int) -> Path:
 def _new_run_folder() -> Path:
     runs = config.cache_dir() / "vm" / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    old = sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime)
-    for path in old[: max(0, len(old) - KEPT_RUNS)]:
-        if time.time() - path.stat().st_mtime > 3600:  # nobody is still in it
+    for path in sorted(runs.iterdir())[:-KEPT_RUNS]:  # their names begin with the time
+        if _untouched_for(path) > 3600:  # nobody is still in it
             shutil.rmtree(path, ignore_errors=True)
     folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(2)}"
     folder.mkdir()
     return folder
+
+
+def _untouched_for(path: Path) -> float:
+    """Seconds; none where another run has just removed it."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -215,3 +216,21 @@ class TestPayload:
         payload.write(tmp_path / "payload.tar")
         with tarfile.open(tmp_path / "payload.tar") as archive:
             assert "command" not in archive.getnames()
+
+
+def test_old_runs_go_also_while_another_removes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to nowhere stands for one that goes between the listing and the look."""
+    monkeypatch.setenv("GS_CACHE", str(tmp_path))
+    runs = tmp_path / "vm" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "20250101-000000-gone").symlink_to(tmp_path / "nowhere")
+    for number in range(session.KEPT_RUNS + 1):
+        folder = runs / f"20260101-0000{number:02}"
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    made = session._new_run_folder()
+    left = {path.name for path in runs.iterdir()}
+    assert made.name in left and "20260101-000030" in left
+    assert "20260101-000000" not in left
