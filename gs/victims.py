@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from .cgroup import read_file
 from .record import Record
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ class Process(Record):
 
 def start_time(pid: int) -> int | None:
     """When a process began, in clock ticks since the boot; None if it has ended."""
-    words = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    words = read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if len(words) < 20 or words[0] in "ZX":
         return None
     return int(words[19])
@@ -84,16 +85,17 @@ def start_time(pid: int) -> int | None:
 
 def look_at(pid: int, limit_kb: int = 0) -> Process | None:
     """The process now, weighed for a group with this limit; None if it has ended or is dying."""
-    status = dict(line.partition(":")[::2] for line in _read(f"/proc/{pid}/status").splitlines())
+    lines = read_file(f"/proc/{pid}/status").splitlines()
+    status = dict(line.partition(":")[::2] for line in lines)
     start = start_time(pid)
     if start is None or "VmRSS" not in status or _is_dying(status):
         return None
     kb = {key: int(value.split()[0]) for key, value in status.items() if _is_number(value)}
-    adj = int(_read(f"/proc/{pid}/oom_score_adj") or 0)
+    adj = int(read_file(f"/proc/{pid}/oom_score_adj") or 0)
     weight_kb = kb["VmRSS"] + kb.get("VmSwap", 0) + kb.get("VmPTE", 0)
     return Process(
         pid,
-        _read(f"/proc/{pid}/comm").rstrip("\n"),
+        read_file(f"/proc/{pid}/comm").rstrip("\n"),
         kb["Uid"],
         start,
         adj,
@@ -128,11 +130,3 @@ def choose(pids: Iterable[int], limit_kb: int) -> Process | None:
 def covers(entry: Entry, victim: Process) -> bool:
     """Whether a registration is for this victim too. Its group holds the tree and nobody else."""
     return entry.scope == "tree" or victim.pid == entry.pid
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError:
-        return ""
