@@ -194,12 +194,12 @@ struct page *__graceful_shutdown_page(gfp_t gfp_mask)
  * For kswapd, and for whoever is about to wake it, with any locks held: so without
  * gs_lock, and what is read may be old.
  *
- * The first quarter is for handlers that need little and are to be quick. With a
+ * The first eighth is for handlers that need little and are to be quick. With a
  * larger one kswapd works again, or what is set aside is used up before its end.
  */
 bool __graceful_shutdown_rests_kswapd(struct pglist_data *pgdat)
 {
-	if (4 * READ_ONCE(gs_nr_blocks) <= 3 * gs_reserve_target())
+	if (8 * READ_ONCE(gs_nr_blocks) <= 7 * gs_reserve_target())
 		return false;
 	/*
 	 * Not while somebody is throttled until kswapd has worked. Who comes to that
