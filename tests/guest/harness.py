@@ -344,6 +344,11 @@ class Scene:
         self._cleanup.append(victim.close)
         return victim
 
+    def bystander(self) -> Victim:
+        """Somebody else who may be killed, and holds nothing. Where a victim's memory is slow to
+        come back the kernel looks for the next, and panics if all that are left are protected."""
+        return self.victim(adj=0)
+
     def hold(self, size: str, group: Group | None = None, adj: int = -1000) -> Victim:
         """A process that holds so much memory and is no victim."""
         return self.victim(args=(size,), group=group, name="hold_memory", adj=adj)
