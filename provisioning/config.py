@@ -11,9 +11,6 @@ REPO: Path = Path(__file__).resolve().parent.parent
 #: Kernel series that we carry patches for, the home series first.
 SERIES: tuple[str, ...] = ("5.4", "5.10", "6.1", "6.12")
 
-#: Kernel architecture (`make ARCH=`) that images are built for.
-ARCH = "x86_64"
-
 #: Beyond this many bytes the cache drops what was not used for longest.
 CACHE_LIMIT = 20 * 10**9
 

@@ -150,7 +150,7 @@ def describe(request: Request) -> dict[str, Any]:
         else [],
         "configuration": wanted.flavour.name,
         "fragments": [path.name for path in wanted.flavour.fragments],
-        "compiler": build.compiler(),
+        "compiler": build.compiler(wanted.flavour.arch),
         "kernel_cached": build.built(wanted) is not None,
         "key": wanted.image_key,
     }

@@ -1,13 +1,15 @@
 """Which patched kernels the tests that need a machine run on, and how they get them.
 
 GS_SERIES names the series (default: the one of the quick tier; `all` for all of them), GS_CONFIG
-the flavours (default: guest; `all` for all of these but kasan):
+the flavours (default: guest; `all` for all of these but kasan and arm64's):
 
   debug         with the kernel's own detectors
   kasan         with that one alone, for what is done a million times
   module        Debian's own kernels as they are, with the module; where Debian has none, one of the
                 series' own sources
   module-debug  the latter, with the detectors
+  arm64         cross-compiled, and emulated
+  arm64-module  Debian's own kernels for arm64, with the module
 
 5.4 needs a source tree of one's own (GS_KERNEL_SOURCE_5_4); without it its tests are skipped,
 visibly.
@@ -24,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import config
+from provisioning import arch, config
 from provisioning.kernel import build, source, stock, versions
 from provisioning.kernel.versions import Cost
 from provisioning.vm import stock as stock_vm
@@ -37,8 +39,13 @@ USUAL = "guest"
 MODULE = "module"
 FLAVOURS = (USUAL, "debug", MODULE, "module-debug")
 
+ARM, ARM_MODULE = "arm64", "arm64-module"
+
 #: Unpatched kernels that the module is loaded into, and what they are built as.
 MODULAR = {MODULE: "modular", "module-debug": "modular-debug"}
+
+#: Where a flavour of the tests has another name as a configuration.
+BUILT_AS = {**MODULAR, ARM: "guest-arm64"}
 
 
 def chosen_series() -> list[str]:
@@ -63,16 +70,16 @@ def kernel_or_skip(series: str, flavour: str = USUAL, *, patched: bool = True) -
     image = os.environ.get("_".join(["GS_KERNEL_IMAGE", *own]))
     if image:
         return Path(image)
-    if flavour in MODULAR:
+    if flavour in MODULAR or flavour == ARM_MODULE:
         return _with_module(series, flavour)
     return _built(series, sources_of(series), flavour, patched)
 
 
 def cost_of(series: str, flavour: str) -> Cost:
     """What such a kernel takes beyond one of the usual flavour."""
-    if flavour == MODULE and versions.series(series).stock:
+    if flavour in (MODULE, ARM_MODULE) and versions.series(series).stock:
         return stock_vm.COST
-    return versions.flavour(MODULAR.get(flavour, flavour), series).cost
+    return versions.flavour(BUILT_AS.get(flavour, flavour), series).cost
 
 
 def sources_of(series: str) -> str:
@@ -86,6 +93,8 @@ def sources_of(series: str) -> str:
 
 @lru_cache(maxsize=None)
 def _with_module(series: str, flavour: str) -> Path:
+    if flavour == ARM_MODULE:
+        return stock_vm.bootable(series, arch.ARM64)
     if flavour == MODULE and versions.series(series).stock:
         return stock_vm.bootable(series)
     sources = source.locate(series, sources_of(series))
@@ -95,4 +104,5 @@ def _with_module(series: str, flavour: str) -> Path:
 @lru_cache(maxsize=None)
 def _built(series: str, spec: str, flavour: str, patched: bool) -> Path:
     sources = source.locate(series, spec)
-    return build.build(series, source=sources, config=flavour, patched=patched).image
+    config = BUILT_AS.get(flavour, flavour)
+    return build.build(series, source=sources, config=config, patched=patched).image

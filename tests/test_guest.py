@@ -61,6 +61,11 @@ def cases(xml: str) -> Iterator[Case]:
 @pytest.mark.parametrize("series", chosen_series())
 def test_in_the_guest(series: str, flavour: str, file: str) -> None:
     """All tests of one file pass in a machine with this kernel, and the machine ends well."""
+    run(series, flavour, file)
+
+
+def run(series: str, flavour: str, file: str) -> None:
+    """Boot the kernel, run the file's tests in it, and report what they said."""
     kernel = kernel_or_skip(series, flavour)
     values = {name: os.environ.get(name, usual) for name, usual in PASSED_ON.items()}
     command = ["env", *(f"{name}={value}" for name, value in values.items() if value)]

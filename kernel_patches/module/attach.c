@@ -18,6 +18,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched/task.h>
 #include <linux/string.h>
+#include <linux/suspend.h>
 #include <linux/tracepoint.h>
 
 #include <linux/graceful_shutdown.h>
@@ -28,9 +29,11 @@
 
 static int gs_probes_register(void);
 static void gs_probes_unregister(void);
+static bool gs_disabled(void);
 
 static struct graceful_shutdown_ops gs_module_ops = {
 	.attachment		= "module",
+	.disabled		= gs_disabled,
 	.probes_register	= gs_probes_register,
 	.probes_unregister	= gs_probes_unregister,
 };
@@ -40,26 +43,34 @@ static void (*gs_original)(struct oom_control *oc, const char *message);
 static unsigned long gs_kill_address;
 static struct task_struct *(*gs_find_lock_task_mm)(struct task_struct *task);
 static const int *gs_ftrace_enabled;
+static const bool *gs_oom_killer_disabled;
+static bool (*gs_disable_oom_killer)(signed long timeout);
+static void (*gs_enable_oom_killer)(void);
 
 /**
  * struct gs_symbol - something to be found
  * @name: what it is called
  * @alias: what it was called in older kernels, or NULL
  * @where: the pointer to it
+ * @data: no function; without CONFIG_KALLSYMS_ALL it has no name, and there is
+ *	another way, or none is needed
  */
 struct gs_symbol {
 	const char *name;
 	const char *alias;
 	void *where;
+	bool data;
 };
 
 static const struct gs_symbol gs_symbols[] = {
 	{ "oom_kill_process", NULL, &gs_original },
 	{ "__oom_kill_process", NULL, &gs_kill_address },
 	{ "find_lock_task_mm", NULL, &gs_find_lock_task_mm },
-	{ "ftrace_enabled", NULL, &gs_ftrace_enabled },
-	{ "oom_lock", NULL, &gs_module_ops.oom_lock },
-	{ "oom_killer_disabled", NULL, &gs_module_ops.oom_killer_disabled },
+	{ "ftrace_enabled", NULL, &gs_ftrace_enabled, GS_HOOK_STAYS },
+	{ "oom_lock", NULL, &gs_module_ops.oom_lock, true },
+	{ "oom_killer_disabled", NULL, &gs_oom_killer_disabled, true },
+	{ "oom_killer_disable", NULL, &gs_disable_oom_killer },
+	{ "oom_killer_enable", NULL, &gs_enable_oom_killer },
 	{ "ksys_setsid", NULL, &gs_module_ops.setsid },
 	{ "set_fs_root", NULL, &gs_module_ops.set_fs_root },
 	{ "set_fs_pwd", NULL, &gs_module_ops.set_fs_pwd },
@@ -74,7 +85,7 @@ static const struct gs_symbol gs_symbols[] = {
 	{ "cpuset_node_allowed", "__cpuset_node_allowed",
 	  &gs_module_ops.cpuset_node_allowed },
 	{ "zone_watermark_ok", NULL, &gs_module_ops.zone_watermark_ok },
-	{ "vm_swappiness", NULL, &gs_module_ops.swappiness },
+	{ "vm_swappiness", NULL, &gs_module_ops.swappiness, true },
 	{ "ptrace_may_access", NULL, &gs_module_ops.may_access },
 	{ "mem_cgroup_get_oom_group", NULL, &gs_module_ops.oom_group },
 	{ "mem_cgroup_scan_tasks", NULL, &gs_module_ops.scan_tasks },
@@ -87,7 +98,7 @@ static int gs_find_lookup_name(void)
 	int err;
 
 	if (gs_tracks_branches()) {
-		pr_err("not loaded: this processor's indirect branch tracking forbids to call what the kernel does not export; boot with ibt=off\n");
+		pr_err("not loaded: this processor's branch tracking forbids to call what the kernel does not export; boot with " GS_BRANCHES_OFF "\n");
 		return -EOPNOTSUPP;
 	}
 	err = register_kprobe(&probe);
@@ -107,7 +118,7 @@ static int gs_find_symbol(const struct gs_symbol *s)
 
 	if (!address && s->alias)
 		address = gs_lookup_name(s->alias);
-	if (!address) {
+	if (!address && !s->data) {
 		pr_err("not loaded: this kernel has no %s, or the compiler has inlined it\n",
 		       s->name);
 		return -ENOENT;
@@ -283,8 +294,14 @@ static struct ftrace_ops gs_kill_ops = {
 static int gs_hook(struct ftrace_ops *ops, unsigned long address,
 		   const char *name)
 {
-	int err = ftrace_set_filter_ip(ops, address, 0, 0);
+	int err;
 
+	/* Until 5.4 hooks could be registered then, and were never called. */
+	if (gs_ftrace_enabled && !READ_ONCE(*gs_ftrace_enabled)) {
+		pr_err("not loaded: kernel.ftrace_enabled is 0\n");
+		return -EBUSY;
+	}
+	err = ftrace_set_filter_ip(ops, address, 0, 0);
 	if (!err)
 		err = register_ftrace_function(ops);
 	if (err == -EBUSY)
@@ -309,11 +326,6 @@ static int gs_hooks_register(void)
 {
 	int err;
 
-	/* Until 5.4 hooks could be registered then, and were never called. */
-	if (!READ_ONCE(*gs_ftrace_enabled)) {
-		pr_err("not loaded: kernel.ftrace_enabled is 0\n");
-		return -EBUSY;
-	}
 	err = gs_hook(&gs_kill_ops, gs_kill_address, "__oom_kill_process");
 	if (err)
 		return err;
@@ -333,6 +345,87 @@ static void gs_hooks_unregister(void)
 	gs_unhook(&gs_kill_ops, gs_kill_address);
 }
 
+/* ---- what has no name -------------------------------------------------- */
+
+/*
+ * Where the kernel does not tell the names of its data, oom_lock is what
+ * oom_killer_disable() takes first, and gives up where it does not get it.
+ */
+static struct task_struct *gs_seeker;
+
+/* In place of mutex_lock_killable(), for the seeker. */
+static int gs_note_lock(struct mutex *lock)
+{
+	gs_module_ops.oom_lock = lock;
+	return -EINTR;
+}
+
+static void notrace gs_lock_hook(unsigned long ip, unsigned long parent_ip,
+				 struct ftrace_ops *ops,
+				 struct ftrace_regs *regs)
+{
+	if (current == READ_ONCE(gs_seeker))
+		gs_hook_divert(regs, (unsigned long)gs_note_lock);
+}
+
+static struct ftrace_ops gs_lock_ops = {
+	.func	= gs_lock_hook,
+	.flags	= GS_HOOK_FLAGS | FTRACE_OPS_FL_IPMODIFY,
+};
+
+static int gs_find_oom_lock(void)
+{
+	static const char taker[] = "mutex_lock_killable";
+	unsigned long address = gs_lookup_name(taker);
+	int err;
+
+	if (!address) {
+		pr_err("not loaded: this kernel has no oom_lock, and no %s\n",
+		       taker);
+		return -ENOENT;
+	}
+	err = gs_hook(&gs_lock_ops, address, taker);
+	if (err)
+		return err;
+	WRITE_ONCE(gs_seeker, current);
+	if (gs_disable_oom_killer(0))
+		gs_enable_oom_killer();
+	WRITE_ONCE(gs_seeker, NULL);
+	gs_unhook(&gs_lock_ops, address);
+	/* Nobody is in gs_lock_hook() any more when the module goes, at the latest. */
+	if (gs_module_ops.oom_lock)
+		return 0;
+	pr_err("not loaded: oom_killer_disable() does not take oom_lock first\n");
+	return -ENOENT;
+}
+
+/* A suspend or a hibernation has begun, and is not over yet. */
+static bool gs_suspending;
+
+static int gs_suspend_notice(struct notifier_block *block,
+			     unsigned long event, void *unused)
+{
+	WRITE_ONCE(gs_suspending, event == PM_SUSPEND_PREPARE ||
+				  event == PM_HIBERNATION_PREPARE ||
+				  event == PM_RESTORE_PREPARE);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block gs_suspend_block = {
+	.notifier_call = gs_suspend_notice,
+};
+
+/*
+ * Where the flag has no name: of those who ask none but a kernel thread can run
+ * when user space is frozen.
+ */
+static bool gs_disabled(void)
+{
+	if (gs_oom_killer_disabled)
+		return *gs_oom_killer_disabled;
+	return READ_ONCE(gs_suspending) && (current->flags & PF_KTHREAD);
+}
+
 /* ---- coming and going -------------------------------------------------- */
 
 static int __init gs_module_init(void)
@@ -346,15 +439,24 @@ static int __init gs_module_init(void)
 	err = gs_find_all();
 	if (!err)
 		err = gs_find_points();
-	if (!err)
-		err = graceful_shutdown_attach(&gs_module_ops);
+	if (!err && !gs_module_ops.oom_lock)
+		err = gs_find_oom_lock();
 	if (err)
 		return err;
+	register_pm_notifier(&gs_suspend_block);
+	err = graceful_shutdown_attach(&gs_module_ops);
+	if (err)
+		goto out_notifier;
 	err = gs_hooks_register();
 	if (err)
-		graceful_shutdown_detach();
-	else
-		pr_info("version %s\n", GS_VERSION);
+		goto out_detach;
+	pr_info("version %s\n", GS_VERSION);
+	return 0;
+
+out_detach:
+	graceful_shutdown_detach();
+out_notifier:
+	unregister_pm_notifier(&gs_suspend_block);
 	return err;
 }
 
@@ -366,6 +468,7 @@ static void __exit gs_module_exit(void)
 {
 	gs_hooks_unregister();
 	graceful_shutdown_detach();
+	unregister_pm_notifier(&gs_suspend_block);
 	/* Who left the core may not have left its last function yet. */
 	synchronize_rcu_tasks();
 }

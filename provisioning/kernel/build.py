@@ -7,17 +7,18 @@ So a changed patch finds a tree full of objects and compiles what depends on it,
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from provisioning import cache, commands
-from provisioning.config import ARCH, cache_dir
+from provisioning.arch import X86_64, Arch
+from provisioning.config import cache_dir
 from provisioning.config import jobs as default_jobs
 from provisioning.errors import BuildFailed, CommandFailed
 from provisioning.kernel import kconfig, patches, versions
@@ -40,7 +41,6 @@ EXPECTED_LINES = 1550
 #: After a hard stop, objects this many seconds younger than the youngest are not trusted.
 SUSPECT_SECONDS = 120.0
 
-_IMAGE = Path("arch/x86/boot/bzImage")
 _ERROR_LINE = re.compile(r"\b(error|Error|undefined reference|No rule to make)\b|\*\*\*")
 
 
@@ -83,7 +83,7 @@ def plan(
     chosen = sources or locate(series)
     how = versions.flavour(flavour, series)
     how = how if patched else how.unpatched()
-    tree_key = cache.key_of(chosen.key, how.name, compiler(), ARCH)
+    tree_key = cache.key_of(chosen.key, how.name, compiler(how.arch), how.arch.name)
     return Plan(
         source=chosen,
         flavour=how,
@@ -92,7 +92,7 @@ def plan(
             tree_key,
             _digest_of_ours(how, series),
             kconfig.digest(how),
-            json.dumps(_settings(chosen.series)),
+            json.dumps(_settings(chosen.series, how.arch)),
         ),
     )
 
@@ -137,7 +137,7 @@ def compile_objects(wanted: Plan, targets: Sequence[str], extra: Sequence[str] =
             (tree / target).unlink(missing_ok=True)
         log = place / "objects.log"
         log.unlink(missing_ok=True)
-        _make(wanted.source.series, tree, [*extra, *targets], log=log)
+        _make(wanted, tree, [*extra, *targets], log=log)
         return log.read_text()
 
 
@@ -173,12 +173,11 @@ def _digest_of_ours(flavour: Flavour, series: str) -> str:
     return patches.digest(series) if flavour.patched else "nothing"
 
 
-@lru_cache(maxsize=1)
-def compiler() -> str:
+@functools.cache
+def compiler(arch: Arch = X86_64) -> str:
     """The compiler's and the linker's version lines."""
-    gcc = commands.which_or_hint("gcc", "build-essential")
-    linker = commands.which_or_hint("ld", "build-essential")
-    lines = [commands.run([tool, "--version"]).stdout.partition("\n")[0] for tool in (gcc, linker)]
+    tools = [arch.tool(name) for name in ("gcc", "ld")]
+    lines = [commands.run([tool, "--version"]).stdout.partition("\n")[0] for tool in tools]
     return " / ".join(lines)
 
 
@@ -208,9 +207,10 @@ def _compile(wanted: Plan, place: Path, jobs: int | None) -> None:
 
         try:
             _make(
-                wanted.source.series,
+                wanted,
                 tree,
-                [f"-j{jobs or default_jobs()}", *wanted.flavour.targets],
+                [f"-j{jobs or default_jobs()}", wanted.flavour.arch.image.name]
+                + [*wanted.flavour.targets],
                 log=log,
                 on_line=count,
             )
@@ -232,7 +232,7 @@ def _configure(wanted: Plan, place: Path) -> None:
     log.unlink(missing_ok=True)
 
     def make(targets: Sequence[str], variables: Mapping[str, str]) -> None:
-        _make(wanted.source.series, tree, targets, log=log, variables=variables)
+        _make(wanted, tree, targets, log=log, variables=variables)
 
     with step(f"configuring ({wanted.flavour.name})"):
         kconfig.configure(tree, wanted.flavour, make)
@@ -244,7 +244,7 @@ def _ignore(_line: str) -> None:
 
 
 def _make(
-    series: Series,
+    wanted: Plan,
     tree: Path,
     words: Sequence[str],
     *,
@@ -253,7 +253,8 @@ def _make(
     on_line: Callable[[str], None] = _ignore,
 ) -> None:
     tool = commands.which_or_hint("make", "build-essential")
-    settings = [f"{name}={value}" for name, value in _settings(series).items()]
+    given = _settings(wanted.source.series, wanted.flavour.arch)
+    settings = [f"{name}={value}" for name, value in given.items()]
     try:
         commands.stream(
             [tool, *settings, *words],
@@ -272,22 +273,28 @@ def _make(
         ) from None
 
 
-def _settings(series: Series) -> dict[str, str]:
-    return {"ARCH": ARCH, **REPRODUCIBLE, **dict(series.make)}
+def _settings(series: Series, arch: Arch) -> dict[str, str]:
+    """What make is told, whatever the target."""
+    cross = {"CROSS_COMPILE": arch.cross} if arch.cross else {}
+    return {"ARCH": arch.name, **cross, **REPRODUCIBLE, **dict(series.make)}
 
 
 def _collect(wanted: Plan, tree: Path, part: Path) -> None:
-    shutil.copy2(tree / _IMAGE, part / "bzImage")
+    shutil.copy2(tree / wanted.flavour.arch.image, part / wanted.flavour.arch.image.name)
     shutil.copy2(tree / ".config", part / "config")
     shutil.copy2(tree / "System.map", part / "System.map")
     release = (tree / "include/config/kernel.release").read_text().strip()
-    facts = {"release": release, "origin": wanted.source.origin, "compiler": compiler()}
+    facts = {
+        "release": release,
+        "origin": wanted.source.origin,
+        "compiler": compiler(wanted.flavour.arch),
+    }
     (part / "facts.json").write_text(json.dumps(facts, indent=2))
 
 
 def _artefact(wanted: Plan, entry: Path) -> KernelArtefact:
     return KernelArtefact(
-        image=entry / "bzImage",
+        image=entry / wanted.flavour.arch.image.name,
         config=entry / "config",
         release=json.loads((entry / "facts.json").read_text())["release"],
         series=wanted.series,

@@ -13,10 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioning import cache, commands, config
+from provisioning.arch import X86_64
 from provisioning.errors import CommandFailed, DownloadFailed
 from provisioning.kernel import versions
 from provisioning.kernel.versions import DebianPackage
 from provisioning.progress import note
+
+#: Of a kernel's packages, what is run where modules for it are built.
+_RUNS_HERE = "linux-kbuild-"
 
 #: Seconds that a looked-up version is taken for the newest one.
 FRESH = 7 * 24 * 3600.0
@@ -75,7 +79,8 @@ def unpack_with_dependencies(
     asked = [found.package.package, *more]
     words = ["depends", "--recurse", "--important", "--no-pre-depends", *asked]
     said = _apt(found.package, "apt-cache", *words)
-    names = {line for line in said.splitlines() if line.startswith(prefixes)}
+    # The other architecture's have it behind a colon.
+    names = {line.partition(":")[0] for line in said.splitlines() if line.startswith(prefixes)}
     for name in sorted(names.difference(asked)):
         deb = _download(Found(replace(found.package, package=name), ""))
         commands.run(["dpkg-deb", "-x", deb, target])
@@ -85,7 +90,10 @@ def unpack_with_dependencies(
 def _download(found: Found) -> Path:
     """Of no version: the newest that the lists know."""
     state = _state(found.package)
-    name = "=".join(filter(None, (found.package.package, found.version)))
+    name = found.package.package
+    if name.startswith(_RUNS_HERE):
+        name += f":{X86_64.debian}"
+    name = "=".join(filter(None, (name, found.version)))
     with cache.exclusive(state):
         downloads = state / "debs"
         downloads.mkdir(exist_ok=True)
@@ -139,6 +147,8 @@ def _apt(package: DebianPackage, program: str, *words: str, cwd: Path | None = N
         "Dir::Cache": state / "cache",
         "Dir::Etc::sourcelist": state / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
+        "APT::Architecture": package.arch.debian,
+        "APT::Architectures": f"{package.arch.debian},{X86_64.debian}",
         "Acquire::Languages": "none",
         "Acquire::Retries": "2",
         "APT::Sandbox::User": "root",  # the cache may lie where the user _apt cannot go
@@ -166,7 +176,8 @@ def _apt(package: DebianPackage, program: str, *words: str, cwd: Path | None = N
 
 
 def _state(package: DebianPackage) -> Path:
-    place = config.cache_dir() / "apt" / package.suite
+    foreign = "" if package.arch == X86_64 else f"-{package.arch.debian}"
+    place = config.cache_dir() / "apt" / f"{package.suite}{foreign}"
     place.mkdir(parents=True, exist_ok=True)
     return place
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from provisioning import cache, commands
-from provisioning.config import ARCH
+from provisioning.arch import Arch
 from provisioning.config import jobs as default_jobs
 from provisioning.errors import BuildFailed, CommandFailed
 from provisioning.kernel import build, patches, versions
@@ -24,10 +24,6 @@ DKMS = versions.PATCHES_DIR / "dkms.conf"
 _PARTS = ("include/", "mm/")
 
 NAME = "gs_oom.ko"
-
-#: Of what Debian's headers say of their own: the compiler is this machine's, and type information
-#: would take another program.
-_SETTINGS = {"ARCH": ARCH, "CC": "gcc", "CONFIG_DEBUG_INFO_BTF_MODULES": ""}
 
 _COMPLAINT = re.compile(r"\b(error|warning|undefined)\b")
 
@@ -60,15 +56,17 @@ def built(kernel: StockKernel) -> Path:
     def make(part: Path) -> None:
         with (
             step(f"building the module for Linux {kernel.release}"),
-            cache.workspace("module-tree", cache.key_of(kernel.key, build.compiler())) as place,
+            cache.workspace("module-tree", cache.key_of(kernel.key, compiler)) as place,
             kernel.headers() as headers,
         ):
             _fill(place)
-            _make(kernel.release, headers, place)
-            strip = commands.which_or_hint("strip", "build-essential")
-            commands.run([strip, "-g", place / "module" / NAME, "-o", part / NAME])
+            _make(kernel, headers, place)
+            commands.run(
+                [kernel.arch.tool("strip"), "-g", place / "module" / NAME, "-o", part / NAME]
+            )
 
-    key = cache.key_of(kernel.key, digest(), build.compiler())
+    compiler = build.compiler(kernel.arch)
+    key = cache.key_of(kernel.key, digest(), compiler)
     return cache.entry("module", key, make) / NAME
 
 
@@ -86,10 +84,21 @@ def _fill(place: Path) -> None:
                 path.unlink()
 
 
-def _make(release: str, headers: Headers, place: Path) -> None:
+def _settings(arch: Arch) -> dict[str, str]:
+    """Of what Debian's headers say of their own: the compiler is this machine's, and type
+    information would take another program."""
+    return {
+        "ARCH": arch.name,
+        "CROSS_COMPILE": arch.cross,
+        "CC": f"{arch.cross}gcc",
+        "CONFIG_DEBUG_INFO_BTF_MODULES": "",
+    }
+
+
+def _make(kernel: StockKernel, headers: Headers, place: Path) -> None:
     """With the headers where they are; installed ones would know each other's place."""
     tool = commands.which_or_hint("make", "build-essential")
-    settings = [f"{name}={value}" for name, value in _SETTINGS.items()]
+    settings = [f"{name}={value}" for name, value in _settings(kernel.arch).items()]
     where = ["-C", str(headers.common), f"M={place / 'module'}"]
     if headers.own != headers.common:
         where.append(f"O={_writable(headers.own, place)}")
@@ -100,7 +109,7 @@ def _make(release: str, headers: Headers, place: Path) -> None:
     except CommandFailed as error:
         said = [line.strip() for line in log.read_text().splitlines() if _COMPLAINT.search(line)]
         raise BuildFailed(
-            f"the module does not build for Linux {release}",
+            f"the module does not build for Linux {kernel.release}",
             said[0] if said else error.what,
             "see the log",
             log=log,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import cache
+from provisioning.arch import X86_64, Arch
 from provisioning.errors import DownloadFailed, UsageError
 from provisioning.kernel import build, debian, versions
 from provisioning.kernel.source import Source
@@ -37,6 +38,7 @@ class StockKernel:
     """
 
     series: str
+    arch: Arch
     key: str
     release: str
     image: Path
@@ -44,9 +46,9 @@ class StockKernel:
     headers: Callable[[], AbstractContextManager[Headers]]
 
 
-def kernel(series: str) -> StockKernel:
+def kernel(series: str, arch: Arch = X86_64) -> StockKernel:
     """The newest one of a series, fetched if need be."""
-    package = _package(versions.series(series))
+    package = _package(versions.series(series), arch)
     found = debian.newest(package)
     key = cache.key_of(package.package, found.version)
 
@@ -54,7 +56,7 @@ def kernel(series: str) -> StockKernel:
         with step(f"fetching Debian's kernel {found.version}"):
             debian.unpack_with_dependencies(found, [_headers(package)], OURS, part)
 
-    return _in(cache.entry("stock-kernel", key, make), series, key)
+    return _in(cache.entry("stock-kernel", key, make), series, arch, key)
 
 
 def stand_in(series: str, flavour: str, sources: Source | None = None) -> StockKernel:
@@ -70,30 +72,39 @@ def stand_in(series: str, flavour: str, sources: Source | None = None) -> StockK
         with build.tree_for_modules(wanted) as tree:
             yield Headers(tree, tree)
 
-    return StockKernel(series, built.key, built.release, built.image, built.image.parent, headers)
+    return StockKernel(
+        series=series,
+        arch=wanted.flavour.arch,
+        key=built.key,
+        release=built.release,
+        image=built.image,
+        modules=built.image.parent,
+        headers=headers,
+    )
 
 
-def _package(series: Series) -> DebianPackage:
+def _package(series: Series, arch: Arch) -> DebianPackage:
     if series.debian is None or not series.stock:
         raise UsageError(
             f"Debian has no kernel of the series {series.name}", hint="take 5.10, 6.1 or 6.12"
         )
-    image = f"linux-image-{series.stock}"
-    return DebianPackage(image, series.debian.suite, series.debian.archived)
+    image = f"linux-image-{series.stock}-{arch.debian}"
+    return DebianPackage(image, series.debian.suite, series.debian.archived, arch)
 
 
 def _headers(image: DebianPackage) -> str:
     return image.package.replace("linux-image-", "linux-headers-")
 
 
-def _in(place: Path, series: str, key: str) -> StockKernel:
+def _in(place: Path, series: str, arch: Arch, key: str) -> StockKernel:
     modules = _only(place, "lib/modules/*")
     headers = Headers(
         common=_only(place, "usr/src/linux-headers-*-common"),
-        own=_only(place, "usr/src/linux-headers-*-amd64"),
+        own=_only(place, f"usr/src/linux-headers-*-{arch.debian}"),
     )
     return StockKernel(
         series=series,
+        arch=arch,
         key=key,
         release=modules.name,
         image=_only(place, "boot/vmlinuz-*"),

@@ -13,7 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from provisioning import cache, config
+from provisioning import arch, cache, config
+from provisioning.arch import X86_64, Arch
 from provisioning.errors import ProvisioningError, UsageError
 
 if sys.version_info >= (3, 11):
@@ -30,7 +31,7 @@ KEYRING: Path = Path(__file__).parent / "keys" / "kernel.org.gpg"
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A package whose /usr/src holds the sources, and the suite that has it.
+    """A package, and the suite that has it; ``package`` holds sources below /usr/src, or a kernel.
 
     Of an ``archived`` suite the signed lists are no longer renewed, and their date is over.
     """
@@ -38,6 +39,7 @@ class DebianPackage:
     package: str
     suite: str
     archived: bool = False
+    arch: Arch = X86_64
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Series:
     """One kernel series: the release to fetch and the patches that fit it.
 
     ``make``: variables that this series' make needs with today's compilers. ``stock``: what the
-    names of Debian's own kernel packages end in, in the suite of its sources.
+    names of Debian's own kernel packages end in before the architecture, in the suite of its
+    sources.
     """
 
     name: str
@@ -78,7 +81,7 @@ class Flavour:
 
     ``without``: options that are left out although a fragment asks for them. ``patched``: with
     overlay and patches; without them it is what the kernel would be if we did not exist.
-    ``targets``: what make is asked for.
+    ``targets``: what make is asked for besides the image.
     """
 
     name: str
@@ -87,7 +90,8 @@ class Flavour:
     cost: Cost = USUAL
     without: frozenset[str] = frozenset()
     patched: bool = True
-    targets: tuple[str, ...] = ("bzImage",)
+    targets: tuple[str, ...] = ()
+    arch: Arch = X86_64
 
     def unpatched(self) -> Flavour:
         """The same configuration of the sources as they are."""
@@ -143,8 +147,9 @@ def flavour(name: str, series_name: str) -> Flavour:
         own = path.with_name(f"{path.stem}-{series_name}{path.suffix}")
         fragments += [path] + ([own] if own.exists() else [])
     cost = Cost(row.get("slower", 1.0), row.get("memory_mb", 0))
-    targets = tuple(row.get("targets", Flavour.targets))
-    return Flavour(name, row["base"], tuple(fragments), cost, targets=targets)
+    targets = tuple(row.get("targets", ()))
+    built_for = arch.named(row.get("arch", X86_64.name))
+    return Flavour(name, row["base"], tuple(fragments), cost, targets=targets, arch=built_for)
 
 
 def declare(moved: Series) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import cache, commands, config
+from provisioning.arch import ARM64, X86_64, Arch
 from provisioning.errors import CommandFailed, DownloadFailed, HostFailed
 from provisioning.progress import step
 from provisioning.vm import initramfs
@@ -38,12 +39,15 @@ PACKAGES = (
 class Recipe:
     """What is in an image, and the room in its file system; the file is sparse.
 
-    ``boots``: the kernel is the image's own, and lies beside it with its initrd.
+    ``boots``: the kernel is the image's own, and lies beside it with its initrd. Of a foreign
+    architecture no program can run here, so that nothing is configured: such an image has no
+    systemd and no sshd that work.
     """
 
     packages: tuple[str, ...]
     size: str
     boots: bool = False
+    arch: Arch = X86_64
 
 
 #: For the kernels that we build.
@@ -61,6 +65,23 @@ STOCK = Recipe(
 SERVICES = Recipe(
     (*PACKAGES, "curl", "haproxy", "libc6-dev", "redis-server", "tcc"),
     "1400M",
+)
+
+#: For kernels of another architecture: what session.guest_run() needs.
+ARM = Recipe(
+    (
+        "?essential",
+        "gdb-minimal",
+        "iproute2",
+        "iputils-ping",
+        "kmod",
+        "mount",
+        "procps",
+        "python3",
+        "python3-pytest",
+    ),
+    "1200M",
+    arch=ARM64,
 )
 
 #: Files of ours in the image, below this directory as they lie in the guest.
@@ -82,14 +103,22 @@ MASKED = [
 #: In the tar, the key by which a client knows this image's sshd.
 HOST_KEY = "./etc/ssh/ssh_host_ed25519_key.pub"
 
+#: Of mmdebstrap: what a package's configuration does in other images.
+MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
 
 #: Beside a root image that has its own kernel; the initrd is where QEMU is told to look for it.
 KERNEL = "vmlinuz"
 BOOT = {KERNEL: "./boot/vmlinuz-", initramfs.NAME: "./boot/initrd.img-"}
 
 
+def recipe_for(arch: Arch) -> Recipe:
+    """The one for kernels of this architecture that we build."""
+    return {X86_64: PLAIN, ARM64: ARM}[arch]
+
+
 def root_image(recipe: Recipe = PLAIN) -> Path:
-    """Has ``root.ext4`` and ``host_key.pub``; made on the first call, in about a minute."""
+    """Has ``root.ext4`` and, where sshd works, ``host_key.pub``; made on the first call, in about
+    a minute."""
     return cache.entry("vm-image", _key(recipe), lambda part: _make(recipe, part))
 
 
@@ -102,7 +131,8 @@ def _key(recipe: Recipe) -> str:
                 oct(path.stat().st_mode & 0o111),
                 path.read_bytes(),
             ]
-    return cache.key_of(RELEASE, *recipe.packages, recipe.size, *MASKED, *files)
+    foreign = [] if recipe.arch == X86_64 else [recipe.arch.name, *_configuring(recipe)]
+    return cache.key_of(RELEASE, *recipe.packages, recipe.size, *MASKED, *files, *foreign)
 
 
 def _make(recipe: Recipe, part: Path) -> None:
@@ -110,7 +140,8 @@ def _make(recipe: Recipe, part: Path) -> None:
     tar = part / "root.tar"
     with step(f"making the guest's root image (Debian {RELEASE})"):
         _debootstrap(recipe, tar, log=config.cache_dir() / "vm" / "mmdebstrap.log")
-        (part / "host_key.pub").write_bytes(_read_member(tar, HOST_KEY))
+        if not recipe.arch.is_foreign:
+            (part / "host_key.pub").write_bytes(_read_member(tar, HOST_KEY))
         for name, prefix in BOOT.items() if recipe.boots else ():
             (part / name).write_bytes(_read_member(tar, prefix))
         _to_ext4(tar, part / "root.ext4", part / "tree", recipe.size)
@@ -119,18 +150,22 @@ def _make(recipe: Recipe, part: Path) -> None:
 
 def _debootstrap(recipe: Recipe, tar: Path, log: Path) -> None:
     """mmdebstrap keeps an apt state of its own; the host's sources are neither read nor changed."""
-    masks = " ".join(f'"$1/etc/systemd/system/{unit}"' for unit in MASKED)
     hooks = [
         f'tar -C {_quote(OVERLAY)} --owner=0 --group=0 -c . | tar -x --no-same-permissions -C "$1"',
-        f'for unit in {masks}; do ln -sf /dev/null "$unit"; done',
-        'chroot "$1" systemctl enable gs-payload.service systemd-networkd.service ssh.service',
+        *_configuring(recipe),
         'echo gs >"$1/etc/hostname"',
         'printf "127.0.0.1 localhost gs\\n" >"$1/etc/hosts"',
         'printf "/dev/vda / ext4 rw 0 0\\n" >"$1/etc/fstab"',
     ]
-    words: list[str | Path] = ["mmdebstrap", "--variant=minbase"]
-    words += [f"--include={','.join(recipe.packages)}"]
-    words += [f"--customize-hook={hook}" for hook in hooks]
+    words: list[str | Path] = ["mmdebstrap", f"--architectures={recipe.arch.debian}"]
+    if recipe.arch.is_foreign:
+        words += ["--variant=extract", f"--hook-dir={MERGED_USR}"]
+    else:
+        words += ["--variant=minbase"]
+    words += [f"--include={package}" for package in recipe.packages]
+    # Of the other variant it is the last stage that there is.
+    stage = "extract" if recipe.arch.is_foreign else "customize"
+    words += [f"--{stage}-hook={hook}" for hook in hooks]
     words += [RELEASE, tar]
     log.unlink(missing_ok=True)
     try:
@@ -142,6 +177,21 @@ def _debootstrap(recipe: Recipe, tar: Path, log: Path) -> None:
             "look at the network, the proxy settings and /etc/subuid, then run it again",
             log=log,
         ) from None
+
+
+def _configuring(recipe: Recipe) -> list[str]:
+    """Hooks of mmdebstrap, beyond what each image gets."""
+    if recipe.arch.is_foreign:
+        master = '"$1/usr/share/base-passwd'
+        return [
+            f'for name in passwd group; do cp {master}/$name.master" "$1/etc/$name"; done',
+            'mkdir -p -m 1777 "$1/var/tmp"',
+        ]
+    masks = " ".join(f'"$1/etc/systemd/system/{unit}"' for unit in MASKED)
+    return [
+        f'for unit in {masks}; do ln -sf /dev/null "$unit"; done',
+        'chroot "$1" systemctl enable gs-payload.service systemd-networkd.service ssh.service',
+    ]
 
 
 def _to_ext4(tar: Path, image: Path, tree: Path, size: str) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from provisioning import cache, commands
+from provisioning.arch import X86_64, Arch
 from provisioning.config import REPO, cache_dir, jobs
 
 INIT = Path(__file__).parent / "guest" / "init"
 
-#: Always there, below /gs in the guest: name → path in the checkout.
+#: Always there, below /gs in the guest: name → path in the checkout. And "bin": programs().
 STANDARD = {
     "gs": REPO / "gs",
-    "bin": REPO / "test_programs" / "bin",
     "guest": Path(__file__).parent / "guest",
     "tests/guest": REPO / "tests" / "guest",
     "tests/unit/data": REPO / "tests" / "unit" / "data",
@@ -26,11 +26,14 @@ STANDARD = {
 SECTOR = 512
 
 
-def build_test_programs() -> None:
-    """``make`` in test_programs, one at a time; nothing happens when everything is up to date."""
-    commands.which_or_hint("make", "build-essential")
+def programs(arch: Arch = X86_64) -> Path:
+    """The directory of the test programs; ``make`` does nothing when all are up to date."""
+    make = commands.which_or_hint("make", "build-essential")
+    target = REPO / "test_programs" / ("bin" if arch == X86_64 else f"bin-{arch.name}")
+    words: list[str | Path] = ["-C", target.parent, f"BIN={target.name}", f"CC={arch.tool('gcc')}"]
     with cache.exclusive(cache_dir() / "vm" / "test_programs"):
-        commands.run(["make", "-C", REPO / "test_programs", f"-j{jobs()}"], timeout=600)
+        commands.run([make, *words, f"-j{jobs()}"], timeout=600)
+    return target
 
 
 def write(
@@ -39,12 +42,13 @@ def write(
     command: Sequence[str] | None = None,
     extra: Mapping[str, Path] | None = None,
     texts: Mapping[str, bytes] | None = None,
+    arch: Arch = X86_64,
 ) -> None:
     """Write the tar. ``extra``: name below /gs → file or directory; ``texts``: name → content."""
-    build_test_programs()
+    given = {**STANDARD, "bin": programs(arch), **(extra or {})}
     with tarfile.open(target, "w") as archive:
         archive.add(INIT, "init", filter=_as_root)
-        for name, path in {**STANDARD, **(extra or {})}.items():
+        for name, path in given.items():
             if path.exists():
                 archive.add(path, name, filter=_as_root)
         for name, content in (texts or {}).items():

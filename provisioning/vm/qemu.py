@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from provisioning import cache, commands, config
+from provisioning import arch, cache, commands, config
+from provisioning.arch import ARM64, X86_64
 from provisioning.errors import VMLost
 from provisioning.progress import note
 from provisioning.vm import initramfs
-
-PROGRAM = "qemu-system-x86_64"
-PACKAGE = "qemu-system-x86"
 
 #: Seconds a kernel gets to boot as far as its missing root under KVM before we give KVM up.
 #: A working one takes under two.
@@ -31,21 +29,50 @@ CRASHES = frozenset(
     (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP)
 )
 
-#: Every boot: serial console, reset (which -no-reboot turns into an exit) on panic and oops,
-#: eth0 and not the name of a slot. Mitigations cost much under emulation and test nothing of ours.
-KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 oops=panic net.ifnames=0 mitigations=off"
+#: Every boot: reset (which -no-reboot turns into an exit) on panic and oops, eth0 and not the name
+#: of a slot. Mitigations cost much under emulation and test nothing of ours.
+KERNEL_ARGUMENTS = "panic=-1 oops=panic net.ifnames=0 mitigations=off"
 
 #: Of a counting clock: 2^1 ns for an instruction, and nobody waits while all processors are idle.
 INSTRUCTION = "shift=1,sleep=off"
 
-#: Emulated, the time stamp counter is the host's, and its rate is measured while the host may be
-#: busy: a guest whose clock ran sixteen times too fast was seen. The HPET's rate is known.
-#: And the translator keeps the code of a page for each address at which it ran: a page of libc
-#: that two hundred handlers had executed at random addresses took two minutes to clear.
-EMULATION_ARGUMENTS = "tsc=unstable norandmaps"
+#: The translator keeps the code of a page for each address at which it ran: a page of libc that two
+#: hundred handlers had executed at random addresses took two minutes to clear.
+EMULATION_ARGUMENTS = "norandmaps"
 
-#: `rep stosb` looks for translated code at each byte, which makes such a page slower yet.
-EMULATED_PROCESSOR = "max,-erms"
+
+@dataclass(frozen=True)
+class Board:
+    """The machine that QEMU emulates for an architecture; ``arguments`` are for the kernel."""
+
+    program: str
+    package: str
+    machine: str
+    processor: str
+    arguments: str
+
+
+BOARDS = {
+    # `rep stosb` looks for translated code at each byte, which makes a cleared page slower yet.
+    # The time stamp counter is the host's, and its rate is measured while the host may be busy: a
+    # guest whose clock ran sixteen times too fast was seen. The HPET's rate is known.
+    X86_64: Board(
+        program="qemu-system-x86_64",
+        package="qemu-system-x86",
+        machine="pc",
+        processor="max,-erms",
+        arguments="console=ttyS0 tsc=unstable",
+    ),
+    # Pointers are signed with a cheap function in place of the real one, which takes most of the
+    # time; kernels before 5.12 do not boot where addresses may have 52 bits.
+    ARM64: Board(
+        program="qemu-system-aarch64",
+        package="qemu-system-arm",
+        machine="virt",
+        processor="max,pauth-impdef=on,lpa2=off",
+        arguments="console=ttyAMA0",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -95,12 +122,15 @@ def start(
 
 def command_line(spec: Spec, accelerator: str) -> list[str]:
     """All words of the QEMU command."""
-    program = str(commands.which_or_hint(PROGRAM, PACKAGE))
+    board = BOARDS[arch.of_image(spec.kernel)]
+    program = str(commands.which_or_hint(board.program, board.package))
     words = [program, "-nodefaults", "-no-user-config", "-display", "none"]
     words += [] if spec.reboots else ["-no-reboot"]
-    words += ["-machine", "pc", *_accelerator_words(accelerator, spec.counted)]
+    words += ["-machine", board.machine]
+    words += _accelerator_words(accelerator, spec.counted, board.processor)
     words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
-    arguments = [KERNEL_ARGUMENTS, EMULATION_ARGUMENTS if accelerator == "tcg" else ""]
+    arguments = [KERNEL_ARGUMENTS, board.arguments]
+    arguments += [EMULATION_ARGUMENTS] if accelerator == "tcg" else []
     words += ["-kernel", str(spec.kernel), "-append", " ".join([*arguments, spec.arguments])]
     words += _initrd_words(spec.kernel)
     words += ["-chardev", f"file,id=console,path={_escape(spec.console)}"]
@@ -140,6 +170,8 @@ def choose_accelerator(kernel: Path) -> str:
     /dev/kvm can open and still not run a guest, so one boot with a deadline decides. The answer
     is kept for this QEMU on this host kernel.
     """
+    if arch.of_image(kernel).is_foreign:
+        return "tcg"
     remembered = config.cache_dir() / "vm" / "accelerator.json"
     machine = _machine_identity()
     try:
@@ -158,7 +190,9 @@ def choose_accelerator(kernel: Path) -> str:
 
 
 def _machine_identity() -> str:
-    version = commands.run([commands.which_or_hint(PROGRAM, PACKAGE), "--version"]).stdout
+    board = BOARDS[X86_64]
+    program = commands.which_or_hint(board.program, board.package)
+    version = commands.run([program, "--version"]).stdout
     usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
     return f"{platform.node()} {platform.release()} kvm={usable} {version.splitlines()[0]}"
 
@@ -221,12 +255,12 @@ def lost(spec: Spec, why: str, hint: str = "") -> VMLost:
     )
 
 
-def _accelerator_words(accelerator: str, counted: bool) -> list[str]:
+def _accelerator_words(accelerator: str, counted: bool, processor: str) -> list[str]:
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     if counted:
-        return ["-accel", "tcg,thread=single", "-icount", INSTRUCTION, "-cpu", EMULATED_PROCESSOR]
-    return ["-accel", "tcg,thread=multi", "-cpu", EMULATED_PROCESSOR]
+        return ["-accel", "tcg,thread=single", "-icount", INSTRUCTION, "-cpu", processor]
+    return ["-accel", "tcg,thread=multi", "-cpu", processor]
 
 
 def _initrd_words(kernel: Path) -> list[str]:

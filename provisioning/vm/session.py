@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from provisioning import commands, config
+from provisioning import arch, commands, config
 from provisioning.errors import VMLost, tail
 from provisioning.kernel.versions import USUAL, Cost
 from provisioning.progress import note
@@ -94,7 +94,7 @@ def guest_run(
     cost: Cost = USUAL,
     counted: bool = False,
 ) -> GuestResult:
-    """Boot ``kernel`` (a bzImage), run ``command`` as root, power off. Never hangs, leaves no QEMU.
+    """Boot ``kernel`` (an image), run ``command`` as root, power off. Never hangs, leaves no QEMU.
 
     The working directory is /gs (package ``gs``, ``bin``, ``tests/guest``, and ``extra``: name →
     file or directory); what lies in /out at the end comes back. ``timeout`` seconds bound the
@@ -138,9 +138,13 @@ def _prepare(
     """A folder with everything the machine needs, and the token by which its result is known."""
     folder = _new_run_folder()
     token = secrets.token_hex(16)
-    payload.write(folder / "payload.tar", command=command, extra=extra)
+    of = arch.of_image(kernel)
+    payload.write(folder / "payload.tar", command=command, extra=extra, arch=of)
     drives = [
-        qemu.Drive(image.root_image() / "root.ext4", discard_writes=True),
+        qemu.Drive(
+            image.root_image(image.recipe_for(of)) / "root.ext4",
+            discard_writes=True,
+        ),
         qemu.Drive(folder / "payload.tar", read_only=True),
     ]
     if swap_mb:

@@ -42,15 +42,34 @@ static const char *handler;
 /* One stack for all: each of them only ever has the same words on it. */
 static char stack[65536] __attribute__((aligned(16)));
 
+/* A system call that waits for a signal, without a word on the stack. */
+static inline void pause_in_registers(void)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("syscall"
+			 :
+			 : "a"(SYS_pause)
+			 : "rcx", "r11", "memory");
+#elif defined(__aarch64__)
+	register long call __asm__("x8") = SYS_ppoll;
+	register long nothing __asm__("x0") = 0, of __asm__("x1") = 0;
+	register long no_end __asm__("x2") = 0, mask __asm__("x3") = 0;
+
+	__asm__ volatile("svc 0"
+			 : "+r"(nothing)
+			 : "r"(call), "r"(of), "r"(no_end), "r"(mask)
+			 : "memory");
+#else
+#error "How does this architecture call the kernel?"
+#endif
+}
+
 /* No function may return here, and no signal is handled. */
 static int __attribute__((noreturn)) do_nothing_for_ever(void *unused)
 {
 	(void)unused;
 	for (;;)
-		__asm__ volatile("syscall"
-				 :
-				 : "a"(SYS_pause)
-				 : "rcx", "r11", "memory");
+		pause_in_registers();
 }
 
 static void __attribute__((noreturn)) own_processes(int ready)

@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "log", "config"),
     ("progress",),
     ("commands", "cache"),
+    ("arch",),
     ("kernel", "hosts", "vm"),
     ("frontend", "care", "testing", "lint", "package", "program", "bench", "results"),
 )

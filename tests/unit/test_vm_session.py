@@ -86,6 +86,7 @@ class TestCommandLine:
 
     def spec(self, tmp_path: Path, **options: object) -> qemu.Spec:
         given = {"kernel": tmp_path / "k", "arguments": "root=x", "console": tmp_path / "c"}
+        (tmp_path / "k").write_bytes(b"")
         return qemu.Spec(**{**given, **options})  # type: ignore[arg-type]
 
     @pytest.fixture(autouse=True)
@@ -159,28 +160,28 @@ class TestAccelerator:
         self, here: list[Path], answer: bool, name: str
     ) -> None:
         self.answer = answer
-        assert [qemu.choose_accelerator(Path("/k")) for _ in range(3)] == [name] * 3
+        assert [qemu.choose_accelerator(Path("/dev/null")) for _ in range(3)] == [name] * 3
         assert len(here) == 1
 
     def test_another_machine_is_asked_anew(
         self, here: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        qemu.choose_accelerator(Path("/k"))
+        qemu.choose_accelerator(Path("/dev/null"))
         monkeypatch.setattr(qemu, "_machine_identity", lambda: "another machine")
-        qemu.choose_accelerator(Path("/k"))
+        qemu.choose_accelerator(Path("/dev/null"))
         assert len(here) == 2
 
     def test_emulation_is_said_once(
         self, here: list[Path], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        qemu.choose_accelerator(Path("/k"))
-        qemu.choose_accelerator(Path("/k"))
+        qemu.choose_accelerator(Path("/dev/null"))
+        qemu.choose_accelerator(Path("/dev/null"))
         assert capsys.readouterr().err.count("emulated") == 1
 
     def test_a_damaged_memory_is_asked_anew(self, here: list[Path], tmp_path: Path) -> None:
-        qemu.choose_accelerator(Path("/k"))
+        qemu.choose_accelerator(Path("/dev/null"))
         (tmp_path / "vm" / "accelerator.json").write_text("{")
-        qemu.choose_accelerator(Path("/k"))
+        qemu.choose_accelerator(Path("/dev/null"))
         assert len(here) == 2
 
 
@@ -190,7 +191,7 @@ class TestPayload:
     @pytest.fixture(autouse=True)
     def built(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What it holds does not depend on a compiler here."""
-        monkeypatch.setattr(payload, "build_test_programs", lambda: None)
+        monkeypatch.setattr(payload, "programs", lambda arch: Path("nowhere"))
 
     def test_content(self, tmp_path: Path) -> None:
         own = tmp_path / "own"

@@ -60,7 +60,7 @@ struct ucounts;
  * @attachment: "builtin" or "module"
  * @page_by_page: the allocator asks for what is set aside by itself
  * @oom_lock: serialises the OOM killer
- * @oom_killer_disabled: the flag that oom_lock stabilises
+ * @disabled: nobody may be killed, since user space is frozen
  * @probes_register: start calling graceful_shutdown_forked() and _exiting()
  * @probes_unregister: stop it, and wait until the last call has returned
  * @setsid: setsid(2)
@@ -92,7 +92,7 @@ struct graceful_shutdown_ops {
 	const char *attachment;
 	bool page_by_page;
 	struct mutex *oom_lock; /* the OOM killer's */
-	const bool *oom_killer_disabled;
+	bool (*disabled)(void);
 	int (*probes_register)(void);
 	void (*probes_unregister)(void);
 	int (*setsid)(void);

@@ -201,7 +201,7 @@ static enum gs_answer gs_decide(struct gs_grace *head, struct oom_control *oc)
 	struct task_struct *victim;
 	bool kill;
 
-	if (*gs_ops->oom_killer_disabled || head->fate != GS_UNDECIDED)
+	if (gs_ops->disabled() || head->fate != GS_UNDECIDED)
 		return GS_DO_RETRY;
 	if (gs_spare(head, oc))
 		return GS_DO_RETRY;
@@ -250,7 +250,7 @@ static enum gs_answer gs_answer(struct oom_control *oc)
 	bool late;
 
 	if (!READ_ONCE(gs_sysctl_enabled) || oc->order == -1 ||
-	    *gs_ops->oom_killer_disabled)
+	    gs_ops->disabled())
 		return GS_DO_KILL;
 	if (gs_session_has(task_tgid(current)))
 		return gs_answer_session(oc);

@@ -63,11 +63,17 @@ static void gs_count(enum gs_event event)
 		count_vm_event(items[event]);
 }
 
+static bool gs_disabled(void)
+{
+	lockdep_assert_held(&oom_lock);
+	return oom_killer_disabled;
+}
+
 static const struct graceful_shutdown_ops gs_builtin_ops = {
 	.attachment		= "builtin",
 	.page_by_page		= true,
 	.oom_lock		= &oom_lock,
-	.oom_killer_disabled	= &oom_killer_disabled,
+	.disabled		= gs_disabled,
 	.probes_register	= gs_probes_register,
 	.probes_unregister	= gs_probes_unregister,
 	.setsid			= ksys_setsid,

@@ -196,10 +196,18 @@ static inline void gs_hook_divert(struct ftrace_regs *regs, unsigned long to)
  * Where a processor enforces it, the kernel has sealed the functions whose address it
  * takes nowhere, and a call by pointer ends there.
  */
+#ifdef CONFIG_ARM64
+#define GS_BRANCHES_OFF	"arm64.nobti"
+#else
+#define GS_BRANCHES_OFF	"ibt=off"
+#endif
+
 static inline bool gs_tracks_branches(void)
 {
-#ifdef CONFIG_X86_KERNEL_IBT
+#if defined(CONFIG_X86_KERNEL_IBT)
 	return boot_cpu_has(X86_FEATURE_IBT);
+#elif defined(CONFIG_ARM64_BTI_KERNEL)
+	return system_supports_bti();
 #else
 	return false;
 #endif

@@ -65,11 +65,16 @@ static void gs_figure_kb(const char *key, bool known, unsigned long pages)
 }
 
 /* Version 2 has one for the machine, and so has version 1 at its root. */
-static int gs_swappiness(const struct mem_cgroup *memcg, bool v2)
+static void gs_figure_swappiness(const struct mem_cgroup *memcg, bool v2)
 {
-	if (v2 || !memcg->css.parent)
-		return READ_ONCE(*gs_ops->swappiness);
-	return READ_ONCE(memcg->swappiness);
+	const int *swappiness = gs_ops->swappiness;
+
+	if (!v2 && memcg->css.parent)
+		swappiness = &memcg->swappiness;
+	if (swappiness)
+		gs_figure(" swappiness=%d", READ_ONCE(*swappiness));
+	else
+		gs_figure(" swappiness=-");
 }
 
 static void gs_figures_memcg(struct mem_cgroup *memcg)
@@ -83,7 +88,7 @@ static void gs_figures_memcg(struct mem_cgroup *memcg)
 	gs_figure_kb("mem_swap_max_kb", v2, READ_ONCE(memcg->swap.max));
 	gs_figure_kb("memsw_kb", !v2, page_counter_read(&memcg->memsw));
 	gs_figure_kb("memsw_max_kb", !v2, READ_ONCE(memcg->memsw.max));
-	gs_figure(" swappiness=%d", gs_swappiness(memcg, v2));
+	gs_figure_swappiness(memcg, v2);
 }
 
 static void gs_figures_mm(struct mm_struct *mm)
