@@ -305,7 +305,7 @@ static int gs_hook(struct ftrace_ops *ops, unsigned long address,
 	if (!err)
 		err = register_ftrace_function(ops);
 	if (err == -EBUSY)
-		pr_err("not loaded: a live patch or another module has changed %s()\n",
+		pr_err("not loaded: a live patch or another module has changed %s(), or kernel.ftrace_enabled is 0\n",
 		       name);
 	else if (err)
 		pr_err("not loaded: ftrace gives no hook on %s() (error %d)\n",
