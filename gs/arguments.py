@@ -24,7 +24,7 @@ VALUED = (
     "--user",
     "--backend",
 )
-FLAGS = ("--allow-unprotected", "--dry-run")
+FLAGS = ("--freeze", "--allow-unprotected", "--dry-run")
 HELP = ("-h", "--help")
 
 _UNITS_OF_TIME = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -59,6 +59,7 @@ def run(
     swap_max: int | str | None = None,
     user: str | None = None,
     backend: str = "auto",
+    freeze: bool = False,
     allow_unprotected: bool = False,
     timeout: float | None = None,
     **popen: Any,
@@ -69,14 +70,17 @@ def run(
     ``signal``, the number of one that the program gets when its grace begins. ``grace`` and
     ``timeout`` are in seconds (after ``timeout`` the program is killed, subprocess.TimeoutExpired
     is raised); sizes are bytes, or text such as "500M". ``scope`` is "process" or "tree" (the
-    program's children too); None is tree where the kernel knows it. Other keywords (stdin, stdout,
-    stderr, cwd, env, …) go to subprocess.Popen.
+    program's children too); None is tree where the kernel knows it. With ``freeze`` the program is
+    frozen while its handler runs, where the backend cgroup2 would only slow it down. Other keywords
+    (stdin, stdout, stderr, cwd, env, …) go to subprocess.Popen.
 
     Raises what can be known before the program begins as GsError: ProgramNotFound, InvalidHandler,
     NotSupported, PermissionDenied, UsageError. Source of ``events``:
     /proc/graceful_shutdown_events, where the caller may read it, and /run/gs/events.
     """
     words = _words(on_oom, grace, signal, scope, memory_max, swap_max, user, backend)
+    if freeze:
+        words.append("--freeze")
     if allow_unprotected:
         words.append("--allow-unprotected")
     stream = _open_stream()

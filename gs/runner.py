@@ -50,6 +50,8 @@ end, --on-oom among them. `--` before PROG ends the options.
   --user USER[:GROUP]  register as root, then run PROG as this user; the environment stays
   --backend NAME       auto, kernel, cgroup1 or cgroup2 (default: auto, the first of these that
                        this machine has; `gs-oom doctor` says what each promises)
+  --freeze             on cgroup2, where PROG is only slowed down, freeze it until HANDLER has
+                       ended; but a frozen program cannot answer its handler
   --allow-unprotected  run PROG even where it cannot be protected
   --dry-run            check everything, print what would be done, and do nothing
 
@@ -87,7 +89,11 @@ class Plan:
         self.user = _parse_user(options["--user"]) if "--user" in options else None
         self._unprotected_is_fine = "--allow-unprotected" in options
         self.entry = _parse_entry(options)
+        if "--freeze" in options and self.entry.signal is not None:
+            raise UsageError("--freeze and --signal", "a frozen program does not get its signal")
         self.backend = self._select_backend(options.get("--backend", "auto"))
+        if self.backend is not None:
+            self.backend.freezes = "--freeze" in options
         if self.backend is not None and self.memory_max is None:
             self._take_limit(self.backend)
         if self.backend is not None:

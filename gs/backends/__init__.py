@@ -33,6 +33,8 @@ class Backend:
     name = ""
     #: What it can be relied on for, in the words of the documentation.
     promise = ""
+    #: Whether the program is to be frozen while its handler runs, where it would not stand still.
+    freezes = False
 
     def unusable(self) -> GsError | None:
         """Why it cannot be taken on this machine by this user, or None."""

@@ -18,6 +18,10 @@ class Cgroup2Group(WatchedGroup):
 
     events = select.POLLPRI
 
+    def __init__(self, path: str, freezes: bool = False) -> None:
+        super().__init__(path)
+        self._freezes = freezes
+
     def arm(self) -> None:
         if self.notice < 0:
             self.notice = os.open(f"{self.path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
@@ -40,8 +44,10 @@ class Cgroup2Group(WatchedGroup):
     def hold(self) -> None:
         # Right above memory.high the kernel hardly has it sleep: 2 % cost 26 ms, an eighth more
         # than a second, for each 32 pages of each thread. What needs no memory goes on.
+        low = str(min(self.usage(), self._high()) * 7 // 8)
+        name, value = ("cgroup.freeze", "1") if self._freezes else ("memory.high", low)
         try:
-            self._write("memory.high", str(min(self.usage(), self._high()) * 7 // 8))
+            self._write(name, value)
         except OSError:
             pass  # it is gone
 
@@ -66,6 +72,7 @@ class Cgroup2Group(WatchedGroup):
     def release(self) -> None:
         try:
             self._write("memory.high", "max")
+            self._write("cgroup.freeze", "0")  # whoever has frozen it
         except OSError:
             pass  # it is gone
 
@@ -106,4 +113,4 @@ class Cgroup2Backend(GuardedBackend):
     )
 
     def watched(self, path: str) -> WatchedGroup:
-        return Cgroup2Group(path)
+        return Cgroup2Group(path, self.freezes)

@@ -263,6 +263,27 @@ class TestProgram:
         world.wait_for(pid, "gone")
         assert world.names(pid)[:2] == ["grace", "gone"]
 
+    def test_it_is_frozen_meanwhile(self, world: World, tmp_path: Path) -> None:
+        """It takes not one page more, and is killed as ever. Elsewhere it stands still anyway."""
+        out = tmp_path / "out"
+        usage = f"$(cat {world.usage_file()})"
+        handler = script(tmp_path / "h", f'echo "{usage}" >{out}; sleep 1; echo "{usage}" >>{out}')
+        words = world.run_words(handler, *victim("--threads", "4"), grace="10s")
+        words[1:1] = ["--freeze"]
+        done = world.gs(*words)
+        assert done.returncode == KILLED, done.stderr
+        pid = int(done.stdout.split()[1])
+        world.expect(pid, "grace", "done", "kill")
+        before, after = map(int, out.read_text().split())
+        assert world.backend != "cgroup2" or abs(after - before) < 64 << 10
+        world.nothing_is_left()
+
+    def test_frozen_it_would_not_get_its_signal(self, world: World) -> None:
+        words = world.run_words("true", "true")
+        words[1:1] = ["--freeze", "--signal", "TERM"]
+        done = world.gs(*words)
+        assert done.returncode == 125 and "frozen" in done.stderr
+
 
 class TestLibrary:
     def test_a_child_of_this_program(self, world: World, tmp_path: Path) -> None:

@@ -191,6 +191,11 @@ class World:
         assert where is not None
         return where.own
 
+    def usage_file(self) -> str:
+        """That of the victim's group, as its handler finds it."""
+        where = cgroup.require()
+        return f"{where.mount}$GS_MEMCG/{where.usage_file}"
+
     def began(self, process: subprocess.Popen[str]) -> None:
         """Wait until the program runs in its group: nothing of ours has its number any more."""
         wait_until(
