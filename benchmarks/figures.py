@@ -65,6 +65,8 @@ def all_figures(samples: Mapping[str, Any]) -> list[Figure]:
         found += module_ratios(samples["module"])
     if "module-others" in samples:
         found += other_kills(samples["module-others"], "module", "bare")
+    if "backends" in samples:
+        found += by_backend(samples["backends"])
     return found
 
 
@@ -192,6 +194,34 @@ def module_ratios(boots: Sequence[Samples]) -> Iterator[Figure]:
                 yield _ratio(section, title, module, builtin, 1.1, lost)
             else:
                 yield Figure(section, title, float("inf"), "×", 0, 1.1, lost=lost)
+
+
+def by_backend(boots: Sequence[Samples]) -> Iterator[Figure]:
+    """Handlers of `gs run`, whichever way it learns of the OOM."""
+    section = "`gs run --memory-max 64M`, by backend"
+    for handler in dict.fromkeys(row["handler"] for boot in boots for row in boot["trials"]):
+        alone, _ = _of_backend(boots, "alone", handler)
+        yield _median(
+            section, f"{HANDLERS[handler]}: alone", [row["ns"] / MS for row in alone], "ms"
+        )
+        for backend in dict.fromkeys(boot["of"] for boot in boots):
+            mine = [boot for boot in boots if boot["of"] == backend]
+            found, lost = _of_backend(mine, "oom", handler)
+            for key, title in (("ns", "from the choice to its end"), ("kill_ns", "to the kill")):
+                values = [row[key] / MS for row in found] or [float("inf")]
+                title = f"{HANDLERS[handler]}, {backend}: {title}"
+                yield _median(section, f"{title}, median", values, "ms")
+                yield Figure(section, f"{title}, longest", max(values), "ms", len(found), lost=lost)
+
+
+def _of_backend(
+    boots: Sequence[Samples], way: str, handler: str
+) -> tuple[list[Mapping[str, Any]], int]:
+    """The trials that came to their end, and how many did not."""
+    rows = [row for boot in boots for row in boot["trials"]]
+    chosen = [row for row in rows if row["way"] == way and row["handler"] == handler]
+    good = [row for row in chosen if "ns" in row]
+    return good, len(chosen) - len(good)
 
 
 def _rows(samples: Samples, kind: str, handler: str) -> list[Mapping[str, Any]]:

@@ -37,6 +37,9 @@ KILLS = 200
 #: The configuration of kernels that are measured for the module.
 MODULAR = "modular"
 
+#: What `gs run` may be told to take, each in boots of its own.
+BACKENDS = ("kernel", "cgroup1", "cgroup2")
+
 #: Seconds for one trial of anything, emulated on a busy host, and for a boot with what it takes.
 TRIAL = 20.0
 BOOT = 600.0
@@ -44,7 +47,8 @@ BOOT = 600.0
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured in a machine of its own, by which program in the guest, on which kernels.
+    """What is measured in a machine of its own, by which program in the guest, on which kernels
+    (or by which backends).
 
     Where there are several they take turns, each ``boots`` times. ``count``: of trials in all
     boots of a kernel together; 0 is what the user asks for.
@@ -109,6 +113,12 @@ PARTS = {
             boots=4,
             count=KILLS,
             counted=True,
+        ),
+        Part(
+            "backends",
+            "handlers by each backend of `gs run`, on a kernel that is not patched",
+            "backends",
+            BACKENDS,
         ),
     )
 }
@@ -188,8 +198,8 @@ class Kernels:
         return self._build(self._config, patched=True)
 
     def bootable(self, name: str) -> frontend.Bootable:
-        """By its name in :data:`figures.KERNELS`."""
-        if name == "module":
+        """By its name in :data:`figures.KERNELS`, or that of a backend."""
+        if name == "module" or name in BACKENDS:
             return self._with_module()
         config = MODULAR if name in ("builtin", "bare") else self._config
         built = self._build(config, patched=name in ("patched", "builtin"))
@@ -216,18 +226,21 @@ def _measure(part: Part, kernels: Mapping[str, frontend.Bootable], order: Order)
     with step(f"measuring {part.text}"):
         count = part.trials(order.trials)
         if len(part.kernels) == 1:
-            return _boot(part, kernels[part.kernels[0]], count)
+            return _boot(part, part.kernels[0], kernels, count)
         return [
-            {"of": name, **_boot(part, kernels[name], count)}
+            {"of": name, **_boot(part, name, kernels, count)}
             for _ in range(part.boots)
             for name in part.kernels
         ]
 
 
-def _boot(part: Part, kernel: frontend.Bootable, count: int) -> dict[str, Any]:
+def _boot(
+    part: Part, name: str, kernels: Mapping[str, frontend.Bootable], count: int
+) -> dict[str, Any]:
     """One machine, and the samples that it brings back."""
+    kernel = kernels[name]
     words = ["env", "PYTHONPATH=/gs:/gs/tests/guest"]
-    words += ["python3", "-m", "benchmarks.guest", part.program, str(count)]
+    words += ["python3", "-m", "benchmarks.guest", part.program, str(count), name]
     with _Watcher(part.name) as watcher:
         result = session.guest_run(
             kernel.image,

@@ -34,7 +34,7 @@ ASKED = os.environ.get("GS_GUEST_BACKENDS") or "cgroup2"
 CHOSEN = list(WAYS) if ASKED == "all" else ASKED.split()
 
 #: How often things are done there; the usual numbers are in the tests.
-PASSED_ON = ("GS_IN_A_ROW", "GS_RACES")
+PASSED_ON = ("GS_IN_A_ROW", "GS_RACES", "GS_FILES_GB")
 
 #: Seconds, emulated on a busy host.
 DEADLINE = 1500.0

@@ -34,6 +34,8 @@ from gs import backends, cgroup
 KILLED = -signal.SIGKILL
 #: How often the main case is run.
 IN_A_ROW = int(os.environ.get("GS_IN_A_ROW") or 10)
+#: How much is written to files and read, in all; none: a little.
+FILES_GB = int(os.environ.get("GS_FILES_GB") or 0)
 MB = 1 << 20
 
 
@@ -219,11 +221,14 @@ class TestProgram:
 
     def test_page_cache_of_many_times_the_limit(self, world: World, tmp_path: Path) -> None:
         out, file = tmp_path / "out", ON_DISK / f"gs-test-{os.getpid()}"
-        write = f"dd if=/dev/zero of={file} bs=1M count=192 2>/dev/null"
+        limit, size, times = ("256M", 512, FILES_GB) if FILES_GB else ("32M", 192, 1)
+        write = f"dd if=/dev/zero of={file} bs=1M count={size} 2>/dev/null"
+        each = f"{write} && cat {file} >/dev/null || exit 1"
         try:
-            process = world.run(
-                writes(out), "sh", "-c", f"{write} && cat {file} {file} >/dev/null", limit="32M"
+            process = world.start(
+                writes(out), "sh", "-c", f"for i in $(seq {times}); do {each}; done", limit=limit
             )
+            process.wait(PATIENCE * times)
         finally:
             file.unlink()
         assert process.returncode == 0

@@ -282,7 +282,7 @@ def test_the_picture_is_an_svg_with_a_dot_for_each_trial() -> None:
 
 
 def test_an_order_knows_its_parts_and_its_place(tmp_path: Path) -> None:
-    names = ["handlers", "phases", "registry", "others", "module", "module-others"]
+    names = ["handlers", "phases", "registry", "others", "module", "module-others", "backends"]
     assert [part.name for part in bench.Order().parts()] == names
     assert [part.name for part in bench.Order(only="others").parts()] == ["others"]
     assert bench.Order().folder() == bench.DOCS
@@ -294,6 +294,23 @@ def test_an_order_knows_its_parts_and_its_place(tmp_path: Path) -> None:
                          ("others", 30, 50), ("module", 30, 10), ("module", 31, 11)])  # fmt: skip
 def test_trials_are_shared_out_over_the_boots(part: str, asked: int, in_one: int) -> None:
     assert bench.PARTS[part].trials(asked) == in_one
+
+
+def test_a_backend_tells_of_the_trials_that_it_lost() -> None:
+    done = {"handler": "nothing", "way": "oom", "ns": 20_000_000, "kill_ns": 1_000_000}
+    alone = {"handler": "nothing", "way": "alone", "ns": 10_000_000}
+    lost = {"handler": "nothing", "way": "oom", "problem": "no handler"}
+    boots = [
+        {"of": "kernel", "trials": [alone, done] * 3},
+        {"of": "cgroup2", "trials": [alone, lost, alone, done]},
+        {"of": "cgroup1", "trials": [alone, lost]},
+    ]
+    found = {figure.title: figure for figure in figures.by_backend(boots)}
+    assert found["does nothing: alone"].value == 10
+    assert found["does nothing, kernel: from the choice to its end, median"].value == 20
+    assert found["does nothing, kernel: to the kill, longest"].lost == 0
+    assert found["does nothing, cgroup2: to the kill, longest"].lost == 1
+    assert found["does nothing, cgroup1: to the kill, longest"].value == float("inf")
 
 
 def test_a_module_that_is_slower_or_loses_a_trial_misses_the_goal() -> None:
