@@ -120,7 +120,8 @@ def test_the_asker_does_not_try_again_meanwhile(
             break
     assert found.graces
     assert [at for at in found.reclaims if at < begin]
-    assert not [at for at in found.reclaims if begin < at < end]
+    meanwhile = [at for at in found.reclaims if begin < at < end]
+    assert not meanwhile, f"in the grace from {begin} to {end}: {found}"
 
 
 def test_no_failure_is_reported(scene: Scene, kernel_log: KernelLog) -> None:
