@@ -22,11 +22,12 @@ static const char usage[] =
 	"  --now                do not wait for Enter\n"
 	"  --start-file FILE    wait until FILE exists, not for Enter\n"
 	"  --threads N          so many threads allocate, sharing the total (default 1)\n"
-	"  --shape touch|read|map\n"
+	"  --shape touch|read|map|spread\n"
 	"                       who touches the pages: the program itself, or a read(2)\n"
 	"                       that meets the missing memory inside the kernel; or the\n"
 	"                       pages are those of a file on disk (without marks), and\n"
-	"                       locked as soon as they are there\n"
+	"                       locked as soon as they are there; or these lie so far from\n"
+	"                       each other that each takes a page table, too\n"
 	"  --hold               at the total, hold the memory until killed (else exit 0)\n"
 	"  --exit-file FILE     exit 0 as soon as FILE exists, from a thread of its own\n"
 	"  --exit-after-ms N    exit 0 so long after the start, likewise\n"
@@ -43,6 +44,9 @@ static const char usage[] =
 /* Kept for the moment in which the state is saved. */
 #define SPARE (1UL << 20)
 
+/* As much as one page table is for. */
+#define APART (2UL << 20)
+
 struct options {
 	size_t block, total;
 	long pace_ms, threads, exit_after_ms;
@@ -54,6 +58,7 @@ struct options {
 static void take_by_touch(size_t size, size_t before);
 static void take_by_read(size_t size, size_t before);
 static void take_by_map(size_t size, size_t before);
+static void take_by_spread(size_t size, size_t before);
 
 static struct options opt = { .block = 1UL << 20, .threads = 1, .take = take_by_touch };
 static atomic_size_t taken;
@@ -66,6 +71,8 @@ static void parse_shape(const char *shape)
 		opt.take = take_by_read;
 	else if (!strcmp(shape, "map"))
 		opt.take = take_by_map;
+	else if (!strcmp(shape, "spread"))
+		opt.take = take_by_spread;
 	else
 		usage_exit(usage, false);
 }
@@ -185,8 +192,8 @@ static void take_by_read(size_t size, size_t before)
 	mark_pages(block, size, before / PAGE_BYTES);
 }
 
-/* Of a hole in a file: there is nothing to be read from the disk. */
-static void take_by_map(size_t size, size_t before)
+/* Pages of a hole in a file: there is nothing to be read from the disk. */
+static void take_of_file(size_t size, size_t before, size_t apart)
 {
 	static atomic_int file = -1;
 	volatile char *block;
@@ -198,8 +205,20 @@ static void take_by_map(size_t size, size_t before)
 	block = map(size, PROT_READ, MAP_SHARED, file, before);
 	if (mlock2((void *)block, size, MLOCK_ONFAULT))
 		die("mlock2");
-	for (size_t at = 0; at < size; at += PAGE_BYTES)
+	for (size_t at = 0; at < size; at += apart)
 		(void)block[at];
+}
+
+static void take_by_map(size_t size, size_t before)
+{
+	take_of_file(size, before, PAGE_BYTES);
+}
+
+static void take_by_spread(size_t size, size_t before)
+{
+	size_t each = APART / (2 * PAGE_BYTES);
+
+	take_of_file(size * each, before * each, APART);
 }
 
 static void *allocate(void *unused)

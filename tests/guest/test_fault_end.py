@@ -99,7 +99,7 @@ def traced() -> Iterator[Callable[[int], Traced]]:
         (event / "enable").write_text("0")
 
 
-@pytest.mark.parametrize("shape", ["touch", "map"])
+@pytest.mark.parametrize("shape", ["touch", "map", "spread"])
 def test_the_asker_does_not_try_again_meanwhile(
     scene: Scene, shape: str, traced: Callable[[int], Traced]
 ) -> None:
