@@ -22,12 +22,13 @@ static const char usage[] =
 	"  --now                do not wait for Enter\n"
 	"  --start-file FILE    wait until FILE exists, not for Enter\n"
 	"  --threads N          so many threads allocate, sharing the total (default 1)\n"
-	"  --shape touch|read|map|spread\n"
+	"  --shape touch|read|map|spread|again\n"
 	"                       who touches the pages: the program itself, or a read(2)\n"
 	"                       that meets the missing memory inside the kernel; or the\n"
 	"                       pages are those of a file on disk (without marks), and\n"
 	"                       locked as soon as they are there; or these lie so far from\n"
-	"                       each other that each takes a page table, too\n"
+	"                       each other that each takes a page table, too; or those\n"
+	"                       of the first block are touched for ever, out of swap\n"
 	"  --hold               at the total, hold the memory until killed (else exit 0)\n"
 	"  --exit-file FILE     exit 0 as soon as FILE exists, from a thread of its own\n"
 	"  --exit-after-ms N    exit 0 so long after the start, likewise\n"
@@ -59,6 +60,7 @@ static void take_by_touch(size_t size, size_t before);
 static void take_by_read(size_t size, size_t before);
 static void take_by_map(size_t size, size_t before);
 static void take_by_spread(size_t size, size_t before);
+static void take_again_and_again(size_t size, size_t before);
 
 static struct options opt = { .block = 1UL << 20, .threads = 1, .take = take_by_touch };
 static atomic_size_t taken;
@@ -73,6 +75,8 @@ static void parse_shape(const char *shape)
 		opt.take = take_by_map;
 	else if (!strcmp(shape, "spread"))
 		opt.take = take_by_spread;
+	else if (!strcmp(shape, "again"))
+		opt.take = take_again_and_again;
 	else
 		usage_exit(usage, false);
 }
@@ -219,6 +223,14 @@ static void take_by_spread(size_t size, size_t before)
 	size_t each = APART / (2 * PAGE_BYTES);
 
 	take_of_file(size * each, before * each, APART);
+}
+
+static void take_again_and_again(size_t size, size_t before)
+{
+	char *block = map_memory(size);
+
+	for (;;)
+		mark_pages(block, size, before / PAGE_BYTES);
 }
 
 static void *allocate(void *unused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,15 @@ if IN_GUEST:
         stream = Events()
         yield stream
         stream.close()
+
+    @pytest.fixture
+    def swap() -> Iterator[None]:
+        """Swap, for the length of the test; asked for before the scene, so taken away after it."""
+        if not Path("/dev/vdc").exists():
+            pytest.skip("the machine has no disk for swap")
+        subprocess.run(["swapon", "/dev/vdc"], check=True)
+        yield
+        subprocess.run(["swapoff", "/dev/vdc"], check=True)
 
     @pytest.fixture
     def v2() -> None:

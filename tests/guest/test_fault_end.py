@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from harness import (
+    MB,
     SLOWER,
     KernelLog,
     Scene,
     program,
     register,
+    wait_until,
     words_of,
 )
 from marks import needs_fault_end
@@ -122,6 +126,24 @@ def test_the_asker_does_not_try_again_meanwhile(
     assert [at for at in found.reclaims if at < begin]
     meanwhile = [at for at in found.reclaims if begin < at < end]
     assert not meanwhile, f"in the grace from {begin} to {end}: {found}"
+
+
+def test_an_asker_whose_page_is_in_swap(swap: None, v2: None, memcg: Scene, tmp_path: Path) -> None:
+    """Such a fault would go on with the pages around it, and wait for them where it stands."""
+    saved = tmp_path / "saved"
+    group = memcg.group(32 * MB, swap=8 * MB)
+    victim = memcg.victim("--shape", "again", "--block", "36M", group=group)
+    register(victim.pid, program("look_at_victim"), saved, "attach", grace_ms=GRACE_MS)
+    victim.go()
+    in_swap = group.path / "memory.swap.current"
+    wait_until(lambda: group.usage() + int(in_swap.read_text()) > 36 * MB, timeout=60)
+    limit = group.path / group.version.limit
+    shrink = subprocess.Popen(["sh", "-c", f"echo 26M >{limit}"])
+    assert victim.wait() == -signal.SIGKILL
+    shrink.wait()
+    end = memcg.events.wait(event="kill", pid=victim.pid, timeout=5)
+    memcg.events.expect(victim.pid, "grace", "done", "kill")
+    assert end["outcome"] == "done" and words_of(saved)["end"] == "1"
 
 
 def test_no_failure_is_reported(scene: Scene, kernel_log: KernelLog) -> None:

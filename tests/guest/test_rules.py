@@ -7,7 +7,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -280,16 +279,6 @@ def test_waiting_for_others_graces_has_a_bound_too(memcg: Scene) -> None:
 
 
 # ---------------------------------------------------------------------------- handlers that ask
-
-
-@pytest.fixture
-def swap() -> Iterator[None]:
-    """Swap, for the length of the test; asked for before the scene, so taken away after it."""
-    if not Path("/dev/vdc").exists():
-        pytest.skip("the machine has no disk for swap")
-    subprocess.run(["swapon", "/dev/vdc"], check=True)
-    yield
-    subprocess.run(["swapoff", "/dev/vdc"], check=True)
 
 
 def test_a_handler_that_reads_swapped_out_memory(swap: None, memcg: Scene, tmp_path: Path) -> None:

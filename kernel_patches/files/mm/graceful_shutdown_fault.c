@@ -36,20 +36,21 @@ static_assert(GS_FAULT_MAY_LEAVE < 256);
  * or one of the tables that lead to it. What else is allocated in a fault, by a file
  * system for one, might turn into another error than VM_FAULT_OOM.
  */
-static bool gs_is_for_user(const struct oom_control *oc)
+static bool gs_is_for_user(gfp_t gfp_mask, bool charge)
 {
-	const gfp_t user = __GFP_FS | (oc->memcg ? 0 : __GFP_MOVABLE);
+	const gfp_t user = __GFP_FS | (charge ? 0 : __GFP_MOVABLE);
 	const gfp_t other = __GFP_ACCOUNT | __GFP_NOFAIL;
 
-	return oc->gfp_mask == GFP_PGTABLE_USER ||
-	       (oc->gfp_mask & (user | other)) == user;
+	return gfp_mask == GFP_PGTABLE_USER ||
+	       (gfp_mask & (user | other)) == user;
 }
 
 /* See leave_fault in struct graceful_shutdown_ops. */
 bool gs_fault_leave(const struct gs_grace *head, const struct oom_control *oc)
 {
 	if (current->graceful_shutdown != GS_FAULT_MAY_LEAVE ||
-	    !gs_is_for_user(oc) || gs_grace_foreign(head, oc))
+	    !gs_is_for_user(oc->gfp_mask, oc->memcg) ||
+	    gs_grace_foreign(head, oc))
 		return false;
 	current->graceful_shutdown = GS_FAULT_LEFT + gs_grace_index(head);
 	return true;
@@ -61,6 +62,12 @@ bool graceful_shutdown_left(void)
 	unsigned int fault = current->graceful_shutdown;
 
 	return fault >= GS_FAULT_LEFT && fault < GS_FAULT_DECIDES;
+}
+
+/* See graceful_shutdown_gives_up(). */
+bool __graceful_shutdown_gives_up(gfp_t gfp_mask, bool charge)
+{
+	return graceful_shutdown_left() && gs_is_for_user(gfp_mask, charge);
 }
 
 /* What current's fault is to wait for, or NULL; it is asked for once. */

@@ -34,6 +34,7 @@ void __graceful_shutdown_fault_end(vm_fault_t ret);
 bool graceful_shutdown_fault_oom(void);
 bool graceful_shutdown_left(void);
 struct page *__graceful_shutdown_page(gfp_t gfp_mask);
+bool __graceful_shutdown_gives_up(gfp_t gfp_mask, bool charge);
 bool __graceful_shutdown_rests_kswapd(struct pglist_data *pgdat);
 void graceful_shutdown_killing(struct oom_control *oc, bool group);
 void graceful_shutdown_killed(struct task_struct *victim, struct mm_struct *mm);
@@ -94,6 +95,19 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 }
 
 /**
+ * graceful_shutdown_gives_up - has current left its fault?
+ * @gfp_mask: of an allocation that found no free page, or of a charge
+ * @charge: whether it is a charge
+ *
+ * Return: whether to fail at once, so that the fault ends.
+ */
+static inline bool graceful_shutdown_gives_up(gfp_t gfp_mask, bool charge)
+{
+	return static_branch_unlikely(&graceful_shutdown_active) &&
+	       __graceful_shutdown_gives_up(gfp_mask, charge);
+}
+
+/**
  * graceful_shutdown_rests_kswapd - leave the page cache alone for now?
  * @pgdat: the node whose kswapd has work
  *
@@ -114,6 +128,11 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 						  unsigned int order)
 {
 	return NULL;
+}
+
+static inline bool graceful_shutdown_gives_up(gfp_t gfp_mask, bool charge)
+{
+	return false;
 }
 
 static inline bool graceful_shutdown_rests_kswapd(struct pglist_data *pgdat)
