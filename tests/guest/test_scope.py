@@ -16,6 +16,7 @@ from harness import (
     program,
     register,
     registry,
+    wait_for_reserve,
     wait_until,
     words_of,
     write_registry,
@@ -36,6 +37,7 @@ def test_a_signal_alone_reaches_the_thread_that_faults(scene: Scene, tmp_path: P
     saved = tmp_path / "saved"
     victim = scene.victim(*LARGE, "--save-on-term", str(saved))
     register(victim.pid, signal=TERM, grace_ms=8000)
+    wait_for_reserve()  # on a busy host the victim may be faster
     victim.go()
     assert victim.wait() == 0
     scene.events.expect(victim.pid, "grace", "gone")
@@ -52,6 +54,7 @@ def test_a_signal_beside_a_handler(scene: Scene, tmp_path: Path) -> None:
     saved, about = tmp_path / "saved", tmp_path / "about"
     victim = scene.victim(*LARGE, "--save-on-term", str(saved))
     register(victim.pid, program("write_file"), about, signal=TERM, grace_ms=8000)
+    wait_for_reserve()
     victim.go()
     assert victim.wait() == 0
     grace = scene.events.wait(event="grace", pid=victim.pid)
