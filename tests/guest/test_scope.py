@@ -33,13 +33,22 @@ LARGE = ("--block", "64M")
 
 @needs_fault_end
 def test_a_signal_alone_reaches_the_thread_that_faults(scene: Scene, tmp_path: Path) -> None:
-    """The victim has one thread, which stands in the very fault: it saves its state and exits."""
+    """The victim has one thread, which stands in the very fault: it saves its state and exits.
+
+    Where the whole machine is out of memory it may meet the next OOM while it saves, and waits for
+    the kill in that system call: about one in ten of those whose code must be read from the disk.
+    """
     saved = tmp_path / "saved"
-    victim = scene.victim(*LARGE, "--save-on-term", str(saved))
-    register(victim.pid, signal=TERM, grace_ms=8000)
-    wait_for_reserve()  # on a busy host the victim may be faster
-    victim.go()
-    assert victim.wait() == 0
+    for _ in range(1 if scene.kind == "memcg" else 4):
+        victim = scene.victim(*LARGE, "--save-on-term", str(saved))
+        register(victim.pid, signal=TERM, grace_ms=8000)
+        wait_for_reserve()  # on a busy host the victim may be faster
+        victim.go()
+        ended = victim.wait()
+        if ended == 0:
+            break
+        saved.unlink(missing_ok=True)
+    assert ended == 0
     scene.events.expect(victim.pid, "grace", "gone")
     grace, _ = scene.events.all(pid=victim.pid)
     assert (grace["handler"], grace["handler_pid"], grace["signal"]) == ("-", "-", "15")
