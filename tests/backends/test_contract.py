@@ -223,7 +223,7 @@ class TestProgram:
         out, file = tmp_path / "out", ON_DISK / f"gs-test-{os.getpid()}"
         limit, size, times = ("256M", 512, FILES_GB) if FILES_GB else ("32M", 192, 1)
         write = f"dd if=/dev/zero of={file} bs=1M count={size} 2>/dev/null"
-        each = f"{write} && cat {file} >/dev/null || exit 1"
+        each = f"{write} && cat {file} {file} >/dev/null || exit 1"
         try:
             process = world.start(
                 writes(out), "sh", "-c", f"for i in $(seq {times}); do {each}; done", limit=limit
