@@ -32,6 +32,12 @@ class Arch:
         """What the names of the tools that compile for it begin with; nothing if it is ours."""
         return f"{self.machine}-linux-gnu-" if self.is_foreign else ""
 
+    @property
+    def make(self) -> dict[str, str]:
+        """What kbuild is told of it."""
+        cross = {"CROSS_COMPILE": self.cross} if self.cross else {}
+        return {"ARCH": self.name, **cross}
+
     def tool(self, name: str) -> Path:
         """``gcc``, ``ld``, ``strip``: the one that makes programs for it."""
         package = f"gcc-{self.machine.replace('_', '-')}-linux-gnu"

@@ -16,12 +16,16 @@ import cgroups
 from harness import program, wait_until
 
 from benchmarks.guest.machine import Clock, Progress
+from benchmarks.guest.trials import Handler
 from gs.eventstream import EventStream
 
 LIMIT = "64M"
 
 #: Of the five, those that need nothing but their words.
-HANDLERS = {"nothing": ("do_nothing",), "write": ("write_file", "/var/tmp/bench-saved")}
+HANDLERS = [
+    Handler("nothing", ("do_nothing",)),
+    Handler("write", ("write_file", "/var/tmp/bench-saved")),
+]
 
 
 def measure(trials: int, backend: str) -> dict[str, Any]:
@@ -31,33 +35,29 @@ def measure(trials: int, backend: str) -> dict[str, Any]:
     if backend == "cgroup1":
         cgroups.move_to_v1()
     progress = Progress(len(HANDLERS) * trials)
-    clocks = {name: Clock("spawn_clock", "GS_VICTIM_PID=1", *command(name)) for name in HANDLERS}
+    clocks = [Clock("spawn_clock", "GS_VICTIM_PID=1", *each.command) for each in HANDLERS]
     return {
         "trials": [
             row
             for _ in range(trials)
-            for name in HANDLERS
-            for row in _trial(backend, name, clocks[name], progress)
+            for handler, clock in zip(HANDLERS, clocks, strict=True)
+            for row in _trial(backend, handler, clock, progress)
         ]
     }
 
 
-def command(name: str) -> list[str]:
-    """The handler's words."""
-    words = HANDLERS[name]
-    return [program(words[0]), *words[1:]]
-
-
-def _trial(backend: str, name: str, clock: Clock, progress: Progress) -> Iterator[dict[str, Any]]:
+def _trial(
+    backend: str, handler: Handler, clock: Clock, progress: Progress
+) -> Iterator[dict[str, Any]]:
     _, begun, ended, status, *_ = clock.ask()
     alone = {"ns": ended - begun} if status == 0 else {"problem": f"wait status {status}"}
-    yield {"handler": name, "way": "alone", **alone}
+    yield {"handler": handler.name, "way": "alone", **alone}
     stream = EventStream(follow=False)
     try:
         stream.available()
         process = subprocess.Popen(
             [sys.executable, "-S", "-m", "gs", "run", "--backend", backend]
-            + ["--memory-max", LIMIT, "--grace", "5s", "--on-oom", " ".join(command(name))]
+            + ["--memory-max", LIMIT, "--grace", "5s", "--on-oom", " ".join(handler.command)]
             + ["--", program("oom_condition_creator"), "--now"],
             stdout=subprocess.DEVNULL,
             preexec_fn=_may_be_killed,
@@ -72,7 +72,7 @@ def _trial(backend: str, name: str, clock: Clock, progress: Progress) -> Iterato
         wait_until(told, timeout=30, why=f"no kill was told: {sorted(seen)}")
     finally:
         stream.close()
-    row: dict[str, Any] = {"handler": name, "way": "oom"}
+    row: dict[str, Any] = {"handler": handler.name, "way": "oom"}
     if set(seen) == {"grace", "done", "kill"} and seen["done"]["exit_status"] == 0:
         row["ns"] = seen["done"]["time_ns"] - seen["grace"]["time_ns"]
         row["kill_ns"] = seen["kill"]["time_ns"] - seen["done"]["time_ns"]

@@ -392,7 +392,6 @@ static int gs_find_oom_lock(void)
 		gs_enable_oom_killer();
 	WRITE_ONCE(gs_seeker, NULL);
 	gs_unhook(&gs_lock_ops, address);
-	/* Nobody is in gs_lock_hook() any more when the module goes, at the latest. */
 	if (gs_module_ops.oom_lock)
 		return 0;
 	pr_err("not loaded: oom_killer_disable() does not take oom_lock first\n");

@@ -275,8 +275,7 @@ def _make(
 
 def _settings(series: Series, arch: Arch) -> dict[str, str]:
     """What make is told, whatever the target."""
-    cross = {"CROSS_COMPILE": arch.cross} if arch.cross else {}
-    return {"ARCH": arch.name, **cross, **REPRODUCIBLE, **dict(series.make)}
+    return {**arch.make, **REPRODUCIBLE, **dict(series.make)}
 
 
 def _collect(wanted: Plan, tree: Path, part: Path) -> None:

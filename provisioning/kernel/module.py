@@ -87,12 +87,7 @@ def _fill(place: Path) -> None:
 def _settings(arch: Arch) -> dict[str, str]:
     """Of what Debian's headers say of their own: the compiler is this machine's, and type
     information would take another program."""
-    return {
-        "ARCH": arch.name,
-        "CROSS_COMPILE": arch.cross,
-        "CC": f"{arch.cross}gcc",
-        "CONFIG_DEBUG_INFO_BTF_MODULES": "",
-    }
+    return {**arch.make, "CC": f"{arch.cross}gcc", "CONFIG_DEBUG_INFO_BTF_MODULES": ""}
 
 
 def _make(kernel: StockKernel, headers: Headers, place: Path) -> None:

@@ -192,16 +192,16 @@ static inline void gs_hook_divert(struct ftrace_regs *regs, unsigned long to)
 }
 #endif
 
-/*
- * Where a processor enforces it, the kernel has sealed the functions whose address it
- * takes nowhere, and a call by pointer ends there.
- */
 #ifdef CONFIG_ARM64
 #define GS_BRANCHES_OFF	"arm64.nobti"
 #else
 #define GS_BRANCHES_OFF	"ibt=off"
 #endif
 
+/*
+ * Where a processor enforces it, the kernel has sealed the functions whose address it
+ * takes nowhere, and a call by pointer ends there.
+ */
 static inline bool gs_tracks_branches(void)
 {
 #if defined(CONFIG_X86_KERNEL_IBT)
