@@ -37,6 +37,7 @@ static const char usage[] =
 	"  --save-on-term FILE  on SIGTERM write to FILE how much it has taken, exit 0; the\n"
 	"                       thread that allocates does it itself, in a signal handler,\n"
 	"                       having given back a block that it kept for this moment\n"
+	"  --take-on-term SIZE  that handler needs so much memory before it writes\n"
 	"Each page begins with a mark, so that its content can be recognised.\n";
 
 /* Of the file that is mapped, more than any machine has. */
@@ -49,7 +50,7 @@ static const char usage[] =
 #define APART (2UL << 20)
 
 struct options {
-	size_t block, total;
+	size_t block, total, take_on_term;
 	long pace_ms, threads, exit_after_ms;
 	const char *start_file, *exit_file, *save_file;
 	bool now, hold, exit_on_term;
@@ -97,6 +98,7 @@ static void parse_options(int argc, char **argv)
 		{ "exit-after-ms", required_argument, NULL, 'a' },
 		{ "exit-on-term", no_argument, NULL, 'e' },
 		{ "save-on-term", required_argument, NULL, 'v' },
+		{ "take-on-term", required_argument, NULL, 'k' },
 		{ 0 }
 	};
 	int option;
@@ -140,6 +142,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'v':
 			opt.save_file = optarg;
+			break;
+		case 'k':
+			opt.take_on_term = parse_size(optarg, usage);
 			break;
 		default:
 			usage_exit(usage, false);
@@ -281,6 +286,10 @@ static void save_and_leave(int number)
 	int length;
 
 	munmap(spare, SPARE);
+	if (opt.take_on_term &&
+	    mmap(NULL, opt.take_on_term, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) == MAP_FAILED)
+		_exit(EXIT_FAILED);
 	length = snprintf(text, sizeof(text), "signal=%d\ntaken=%zu\nend=1\n",
 			  number, (size_t)atomic_load(&taken));
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -122,17 +123,17 @@ if IN_GUEST:
     @pytest.fixture(params=["memcg", "global"])
     def scene(request: pytest.FixtureRequest, events: Events) -> Iterator[Scene]:
         """Each test that asks for it runs twice: under a memcg OOM and under a global one."""
-        scene = Scene(request.param, events)
-        try:
+        with closing(Scene(request.param, events)) as scene:
             yield scene
-        finally:
-            scene.close()
 
     @pytest.fixture
     def memcg(events: Events) -> Iterator[Scene]:
         """A scene of memory cgroups only."""
-        scene = Scene("memcg", events)
-        try:
+        with closing(Scene("memcg", events)) as scene:
             yield scene
-        finally:
-            scene.close()
+
+    @pytest.fixture
+    def machine(events: Events) -> Iterator[Scene]:
+        """A scene of the whole machine only."""
+        with closing(Scene("global", events)) as scene:
+            yield scene

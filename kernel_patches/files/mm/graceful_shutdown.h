@@ -332,6 +332,7 @@ struct gs_grace *gs_grace_join(const struct oom_control *oc,
 bool gs_grace_awaits(struct task_struct *victim, struct mem_cgroup *domain);
 struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 				struct task_struct *victim);
+bool gs_grace_saves_itself(const struct gs_grace *head);
 void gs_grace_leave(struct gs_grace *head);
 void gs_grace_end(struct gs_grace *g, enum gs_event event, int value);
 void gs_grace_try_free(struct gs_grace *g);

@@ -43,6 +43,18 @@ static enum gs_answer gs_answer_session(const struct oom_control *oc)
 	return GS_DO_RETRY;
 }
 
+/*
+ * A victim that acts on its signal waits for the kill only when nothing is set aside
+ * any more. What it has been given is free, and yet may be out of reach: below a
+ * watermark that is boosted until kswapd has worked, which has given up.
+ */
+static bool gs_help_victim(const struct gs_grace *head,
+			   const struct oom_control *oc)
+{
+	return !oc->memcg && oc->constraint == CONSTRAINT_NONE &&
+	       gs_grace_saves_itself(head) && gs_reserve_hand_over(false);
+}
+
 /* As the loser of the trylock in the page allocator does. */
 static bool gs_must_not_wait(void)
 {
@@ -274,6 +286,10 @@ static enum gs_answer gs_answer(struct oom_control *oc)
 	}
 	if (!head)
 		return GS_DO_KILL;
+	if (gs_help_victim(head, oc)) {
+		gs_grace_leave(head);
+		return GS_DO_RETRY;
+	}
 	/* Then it waits elsewhere, and leaves the grace there. */
 	if (!gs_must_not_wait() && gs_ops->leave_fault &&
 	    gs_ops->leave_fault(head, oc))

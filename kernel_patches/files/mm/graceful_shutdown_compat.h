@@ -33,6 +33,10 @@
 #define proc_release	release
 #endif
 
+#ifndef data_race	/* since 5.8 */
+#define data_race(expr)	(expr)
+#endif
+
 /* Since 6.11 a table ends where its array does. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
 #define GS_CTL_TABLE_END	{ }

@@ -18,6 +18,7 @@
 #include <linux/timekeeping.h>
 
 #include "graceful_shutdown.h"
+#include "graceful_shutdown_compat.h"
 
 /* After its grace a victim gets none for this many times its grace time. */
 #define GS_SPENT_GRACES		10
@@ -410,6 +411,34 @@ struct gs_grace *gs_grace_join(const struct oom_control *oc,
 	}
 	spin_unlock_irq(&gs_lock);
 	return joined;
+}
+
+/* Has nobody in current's process taken its signal yet? */
+static bool gs_signal_pends(int number)
+{
+	/* One that is being taken may still count: then current waits as others do. */
+	return data_race(sigismember(&current->signal->shared_pending.signal,
+				     number));
+}
+
+/**
+ * gs_grace_saves_itself - does current act on the signal of its grace?
+ * @head: the kill that current's process is to be a victim of
+ *
+ * Without a handler beside it there is nobody else that what is set aside is for.
+ */
+bool gs_grace_saves_itself(const struct gs_grace *head)
+{
+	struct gs_grace *g;
+	bool saves = false;
+
+	spin_lock_irq(&gs_lock);
+	for (g = gs_grace_next(NULL, head); g; g = gs_grace_next(g, head))
+		if (g->victim == task_tgid(current))
+			saves = !g->over && !g->handler &&
+				!gs_signal_pends(g->entry->signal);
+	spin_unlock_irq(&gs_lock);
+	return saves;
 }
 
 void gs_grace_leave(struct gs_grace *head)
