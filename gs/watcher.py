@@ -158,13 +158,11 @@ class Watcher:
         settled = now_ns() + _SETTLING
         pause = _INTERVAL
         while True:
-            # In this order: who was killed in between has been counted before.
-            ended = not grace.victim.alive()
+            # In this order: a kill that comes in between is counted before either can see it.
+            over = not grace.victim.alive() or (now_ns() >= settled and self._group.is_relieved())
             if self._has_killed():
                 return True
-            if ended:
-                return False
-            if now_ns() >= settled and self._group.is_relieved():
+            if over:
                 return False
             # Version 2 tells of a kill. It may not come for long: the limit is further away.
             ready = self._wait([victim_fd, self._group.notice], now_ns() + pause)

@@ -280,7 +280,8 @@ class TestProgram:
         pid = int(done.stdout.split()[1])
         world.expect(pid, "grace", "done", "kill")
         before, after = map(int, out.read_text().split())
-        assert world.backend != "cgroup2" or abs(after - before) < 64 << 10
+        # The kernel charges some pages ahead, and may take these back.
+        assert world.backend != "cgroup2" or after - before < 64 << 10
         world.nothing_is_left()
 
     def test_frozen_it_would_not_get_its_signal(self, world: World) -> None:
