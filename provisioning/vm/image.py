@@ -67,6 +67,9 @@ SERVICES = Recipe(
     "1400M",
 )
 
+#: With the other program called gs, and one that calls it.
+GHOSTSCRIPT = Recipe((*PACKAGES, "ghostscript", "imagemagick"), "1600M")
+
 #: For kernels of another architecture: what session.guest_run() needs.
 ARM = Recipe(
     (
