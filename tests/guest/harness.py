@@ -53,6 +53,9 @@ PATIENCE = 120.0
 #: How much later than its deadline a grace may end, in milliseconds: emulated, or on a real CPU.
 SLACK_MS = (500 if "hypervisor" in Path("/proc/cpuinfo").read_text() else 100) * SLOWER
 
+#: How much earlier it may seem to end: its record is written when its time has begun.
+EARLY_MS = SLACK_MS / 20
+
 
 Event = dict[str, str]
 

@@ -50,11 +50,14 @@ static u64 gs_last_serial;
  * @pid: the thread group to remove
  * @new: the entry to put in, NULL for a removal
  * @old: the entry that was taken out, with the reference that the registry had
+ * @refreshed: @new is the same as one there is, which has taken its file; it has the
+ *	former one
  */
 struct gs_command {
 	struct pid *pid;
 	struct gs_entry *new;
 	struct gs_entry *old;
+	bool refreshed;
 };
 
 /**
@@ -443,8 +446,9 @@ static int gs_apply_register(const struct gs_batch *batch,
 	/* Restoring a saved registry raises nobody: see the credentials. */
 	if (old && gs_entry_equal(old, new)) {
 		/* But the file under that name may be a new one. */
-		if (uid_eq(old->cred->euid, new->cred->euid))
-			old->file = new->file;
+		c->refreshed = uid_eq(old->cred->euid, new->cred->euid);
+		if (c->refreshed)
+			swap(old->file, new->file);
 		return 0;
 	}
 	if (!old && gs_nr_entries >= READ_ONCE(gs_sysctl_max_entries))
@@ -479,6 +483,12 @@ static void gs_undo(struct gs_command *c)
 	struct gs_entry *new = c->new && gs_entry_linked(c->new) ? c->new : NULL;
 	struct gs_entry *old = c->old;
 
+	if (c->refreshed) {
+		old = gs_entry_find(c->new->pid);
+		if (old)
+			swap(old->file, c->new->file);
+		return;
+	}
 	if (new && old)
 		gs_entry_replace(new, old);
 	else if (new)

@@ -9,6 +9,7 @@
 #include <linux/hash.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -224,7 +225,8 @@ static unsigned long gs_session_task_kb(struct pid *pid)
 
 	if (!task)
 		return 0;
-	if (gs_mm_look(task, NULL, &facts))
+	/* It has its parent's until it executes a program. */
+	if (!in_vfork(task) && gs_mm_look(task, NULL, &facts))
 		kb = facts.anon_kb + facts.swap_kb;
 	put_task_struct(task);
 	return kb;
