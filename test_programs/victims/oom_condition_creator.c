@@ -22,12 +22,13 @@ static const char usage[] =
 	"  --now                do not wait for Enter\n"
 	"  --start-file FILE    wait until FILE exists, not for Enter\n"
 	"  --threads N          so many threads allocate, sharing the total (default 1)\n"
-	"  --shape touch|read|map|spread|again\n"
+	"  --shape touch|read|map|spread|sparse|again\n"
 	"                       who touches the pages: the program itself, or a read(2)\n"
 	"                       that meets the missing memory inside the kernel; or the\n"
 	"                       pages are those of a file on disk (without marks), and\n"
 	"                       locked as soon as they are there; or these lie so far from\n"
-	"                       each other that each takes a page table, too; or those\n"
+	"                       each other that each takes a page table, too; or the same\n"
+	"                       with memory, not a file, and not locked; or those\n"
 	"                       of the first block are touched for ever, out of swap\n"
 	"  --hold               at the total, hold the memory until killed (else exit 0)\n"
 	"  --exit-file FILE     exit 0 as soon as FILE exists, from a thread of its own\n"
@@ -61,6 +62,7 @@ static void take_by_touch(size_t size, size_t before);
 static void take_by_read(size_t size, size_t before);
 static void take_by_map(size_t size, size_t before);
 static void take_by_spread(size_t size, size_t before);
+static void take_sparsely(size_t size, size_t before);
 static void take_again_and_again(size_t size, size_t before);
 
 static struct options opt = { .block = 1UL << 20, .threads = 1, .take = take_by_touch };
@@ -76,6 +78,8 @@ static void parse_shape(const char *shape)
 		opt.take = take_by_map;
 	else if (!strcmp(shape, "spread"))
 		opt.take = take_by_spread;
+	else if (!strcmp(shape, "sparse"))
+		opt.take = take_sparsely;
 	else if (!strcmp(shape, "again"))
 		opt.take = take_again_and_again;
 	else
@@ -228,6 +232,17 @@ static void take_by_spread(size_t size, size_t before)
 	size_t each = APART / (2 * PAGE_BYTES);
 
 	take_of_file(size * each, before * each, APART);
+}
+
+static void take_sparsely(size_t size, size_t before)
+{
+	size_t all = size * (APART / (2 * PAGE_BYTES));
+	volatile char *block = map(all, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	(void)before;
+	for (size_t at = 0; at < all; at += APART)
+		block[at] = 1;
 }
 
 static void take_again_and_again(size_t size, size_t before)

@@ -326,13 +326,14 @@ void gs_graces_init(void);
 void gs_graces_exit(void);
 bool gs_graces_run(void);
 bool gs_global_grace_runs(void);
-bool gs_machine_grace_runs(void);
+bool gs_machine_grace_runs(const struct pid *victim);
 struct gs_grace *gs_grace_join(const struct oom_control *oc,
 			       struct task_struct *victim, bool *late);
 bool gs_grace_awaits(struct task_struct *victim, struct mem_cgroup *domain);
 struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 				struct task_struct *victim);
-bool gs_grace_saves_itself(const struct gs_grace *head);
+bool gs_victim_saves_itself(void);
+bool gs_grace_pends(const struct pid *victim);
 void gs_grace_leave(struct gs_grace *head);
 void gs_grace_end(struct gs_grace *g, enum gs_event event, int value);
 void gs_grace_try_free(struct gs_grace *g);

@@ -48,11 +48,16 @@ static enum gs_answer gs_answer_session(const struct oom_control *oc)
  * any more. What it has been given is free, and yet may be out of reach: below a
  * watermark that is boosted until kswapd has worked, which has given up.
  */
-static bool gs_help_victim(const struct gs_grace *head,
-			   const struct oom_control *oc)
+static bool gs_help_victim(const struct oom_control *oc)
 {
-	return !oc->memcg && oc->constraint == CONSTRAINT_NONE &&
-	       gs_grace_saves_itself(head) && gs_reserve_hand_over(false);
+	bool saves;
+
+	if (oc->memcg || oc->constraint != CONSTRAINT_NONE)
+		return false;
+	spin_lock_irq(&gs_lock);
+	saves = gs_victim_saves_itself();
+	spin_unlock_irq(&gs_lock);
+	return saves && gs_reserve_hand_over(false);
 }
 
 /* As the loser of the trylock in the page allocator does. */
@@ -286,7 +291,7 @@ static enum gs_answer gs_answer(struct oom_control *oc)
 	}
 	if (!head)
 		return GS_DO_KILL;
-	if (gs_help_victim(head, oc)) {
+	if (gs_help_victim(oc)) {
 		gs_grace_leave(head);
 		return GS_DO_RETRY;
 	}

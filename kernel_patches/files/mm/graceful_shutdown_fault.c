@@ -41,7 +41,8 @@ static bool gs_is_for_user(gfp_t gfp_mask, bool charge)
 	const gfp_t user = __GFP_FS | (charge ? 0 : __GFP_MOVABLE);
 	const gfp_t other = __GFP_ACCOUNT | __GFP_NOFAIL;
 
-	return gfp_mask == GFP_PGTABLE_USER ||
+	/* Since 6.10 a table is allocated as compound. */
+	return (gfp_mask & ~__GFP_COMP) == GFP_PGTABLE_USER ||
 	       (gfp_mask & (user | other)) == user;
 }
 

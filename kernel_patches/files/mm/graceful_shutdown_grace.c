@@ -82,8 +82,11 @@ bool gs_global_grace_runs(void)
 	return false;
 }
 
-/* Without the lock: is there one that the reserve is for? */
-bool gs_machine_grace_runs(void)
+/*
+ * Without the lock: is there one that the reserve is for, of @victim or, where that
+ * is NULL, of anybody?
+ */
+bool gs_machine_grace_runs(const struct pid *victim)
 {
 	const struct gs_grace *g = gs_graces;
 
@@ -91,7 +94,8 @@ bool gs_machine_grace_runs(void)
 		return false;
 	for (; g < gs_graces + GS_MAX_RUNNING; g++)
 		if (READ_ONCE(g->busy) && !READ_ONCE(g->over) &&
-		    READ_ONCE(g->who.constraint) == CONSTRAINT_NONE)
+		    READ_ONCE(g->who.constraint) == CONSTRAINT_NONE &&
+		    (!victim || READ_ONCE(g->victim) == victim))
 			return true;
 	return false;
 }
@@ -102,10 +106,10 @@ static unsigned int gs_elapsed_us(const struct gs_grace *g)
 }
 
 /* Nothing was killed: there may be another grace, but not at once. */
-static u64 gs_rearm_ns(const struct gs_grace *g)
+static u64 gs_rearm_ns(unsigned int grace_ms)
 {
 	return ktime_get_boottime_ns() +
-	       (u64)g->grace_ms * GS_SPENT_GRACES * NSEC_PER_MSEC;
+	       (u64)grace_ms * GS_SPENT_GRACES * NSEC_PER_MSEC;
 }
 
 /* ---- how it ends ------------------------------------------------------- */
@@ -220,7 +224,7 @@ void gs_grace_spare(struct gs_grace *head, unsigned long free_kb)
 	for (g = gs_grace_next(NULL, head); g; g = gs_grace_next(g, head)) {
 		if (g->gone)
 			continue;
-		gs_spent_spare(g->victim, g->outcome, gs_rearm_ns(g));
+		gs_spent_spare(g->victim, g->outcome, gs_rearm_ns(g->grace_ms));
 		gs_event_emit(GS_AVERTED, &g->who, NULL,
 			      " elapsed_us=%u free_kb=%lu", gs_elapsed_us(g),
 			      free_kb);
@@ -250,7 +254,7 @@ static void gs_grace_free(struct gs_grace *g)
 {
 	if (g->head->fate == GS_UNDECIDED && !g->gone)
 		gs_spent_set(g->victim, g->outcome,
-			     max(gs_rearm_ns(g),
+			     max(gs_rearm_ns(g->grace_ms),
 				 ktime_get_boottime_ns() + GS_RETURN_NS));
 	gs_entry_put(g->entry);
 	put_pid(g->victim);
@@ -306,6 +310,18 @@ void gs_graces_gone(struct pid *victim)
 	for (g = gs_grace_next(NULL, NULL); g; g = gs_grace_next(g, NULL))
 		if (g->victim == victim && !g->gone)
 			gs_grace_gone(g);
+}
+
+/* Does a kill that @victim is a part of still wait for handlers? */
+bool gs_grace_pends(const struct pid *victim)
+{
+	struct gs_grace *g;
+
+	for (g = gs_grace_next(NULL, NULL); g; g = gs_grace_next(g, NULL))
+		if (g->victim == victim && g->head->fate == GS_UNDECIDED &&
+		    !g->head->ended)
+			return true;
+	return false;
 }
 
 /* Whether the caller is the one to kill. */
@@ -422,22 +438,24 @@ static bool gs_signal_pends(int number)
 }
 
 /**
- * gs_grace_saves_itself - does current act on the signal of its grace?
- * @head: the kill that current's process is to be a victim of
+ * gs_victim_saves_itself - is what is set aside for current, a victim?
  *
- * Without a handler beside it there is nobody else that what is set aside is for.
+ * Return: whether it acts on the signal of its grace, and no handler runs which
+ * would have to go without. A signal that it ignores counts as acted on.
  */
-bool gs_grace_saves_itself(const struct gs_grace *head)
+bool gs_victim_saves_itself(void)
 {
 	struct gs_grace *g;
 	bool saves = false;
 
-	spin_lock_irq(&gs_lock);
-	for (g = gs_grace_next(NULL, head); g; g = gs_grace_next(g, head))
+	for (g = gs_grace_next(NULL, NULL); g; g = gs_grace_next(g, NULL)) {
+		if (g->over || g->who.constraint != CONSTRAINT_NONE)
+			continue;
+		if (g->handler)
+			return false;
 		if (g->victim == task_tgid(current))
-			saves = !g->over && !g->handler &&
-				!gs_signal_pends(g->entry->signal);
-	spin_unlock_irq(&gs_lock);
+			saves = !gs_signal_pends(g->entry->signal);
+	}
 	return saves;
 }
 
@@ -584,7 +602,9 @@ static struct gs_grace *gs_grace_start(struct gs_begin *begin,
 	}
 	gs_victim_init(&who, victim, begin->oc);
 	gs_event_emit(GS_FAILED, &who, NULL, " errno=%d", err);
-	gs_spent_set(task_tgid(victim), gs_event_name(GS_FAILED), U64_MAX);
+	/* It is killed now, or with others of its group when their graces are over. */
+	gs_spent_spare(task_tgid(victim), gs_event_name(GS_FAILED),
+		       gs_rearm_ns(gs_sysctl_max_grace_ms));
 	return NULL;
 }
 

@@ -5,7 +5,8 @@
  * gathered while anything is registered, outside of the OOM path.
  *
  * In a patched kernel the page allocator asks here on behalf of a handler's
- * session, page by page, before it reclaims anything: nobody else can take them.
+ * session, or of a victim that saves itself while no handler runs, page by page,
+ * before it reclaims anything: nobody else can take them.
  * And kswapd rests, so that what the handler has read stays.
  * What goes beyond single pages, and everything on a kernel that does not ask, is
  * given back to the allocator in slices, whenever the session meets the OOM itself.
@@ -124,6 +125,11 @@ bool gs_reserve_gather(void)
 			gs_nr_out--;
 		spin_unlock_irq(&gs_lock);
 	}
+	/* What was handed over when there was to be more of it is not missed. */
+	spin_lock_irq(&gs_lock);
+	if (!gs_global_grace_runs())
+		gs_nr_out = 0;
+	spin_unlock_irq(&gs_lock);
 	return true;
 }
 
@@ -165,6 +171,15 @@ static void gs_prepare(struct page *page, gfp_t gfp_mask)
 		clear_highpage(page);
 }
 
+static bool gs_reserve_is_for_current(void)
+{
+	const struct gs_grace *g = gs_session_of(task_tgid(current));
+
+	if (g)
+		return !g->over && g->who.constraint == CONSTRAINT_NONE;
+	return gs_victim_saves_itself();
+}
+
 /*
  * Only for allocations that may wait: gs_lock must not be taken anywhere, and the
  * others have the allocator's own reserve.
@@ -174,15 +189,14 @@ struct page *__graceful_shutdown_page(gfp_t gfp_mask)
 	const gfp_t mask = __GFP_DIRECT_RECLAIM | __GFP_DMA | __GFP_DMA32 |
 			   __GFP_THISNODE;
 	struct page *page = NULL;
-	const struct gs_grace *g;
 	unsigned long flags;
 
 	if ((gfp_mask & mask) != __GFP_DIRECT_RECLAIM ||
-	    !gs_session_has(task_tgid(current)))
+	    !(gs_session_has(task_tgid(current)) ||
+	      gs_machine_grace_runs(task_tgid(current))))
 		return NULL;
 	spin_lock_irqsave(&gs_lock, flags);
-	g = gs_session_of(task_tgid(current));
-	if (g && !g->over && g->who.constraint == CONSTRAINT_NONE)
+	if (gs_reserve_is_for_current())
 		page = gs_reserve_page();
 	spin_unlock_irqrestore(&gs_lock, flags);
 	if (page)
@@ -207,7 +221,7 @@ bool __graceful_shutdown_rests_kswapd(struct pglist_data *pgdat)
 	 */
 	if (waitqueue_active(&pgdat->pfmemalloc_wait))
 		return false;
-	return gs_machine_grace_runs();
+	return gs_machine_grace_runs(NULL);
 }
 
 /**

@@ -127,7 +127,7 @@ struct task_struct *gs_spent_due(unsigned int *index)
 	spin_lock_irq(&gs_lock);
 	while (!victim && gs_nr_spent && *index < GS_SPENT_VICTIMS) {
 		s = &gs_spent[(*index)++];
-		if (s->victim && now < s->due_ns)
+		if (s->victim && now < s->due_ns && !gs_grace_pends(s->victim))
 			victim = get_pid_task(s->victim, PIDTYPE_TGID);
 	}
 	spin_unlock_irq(&gs_lock);
