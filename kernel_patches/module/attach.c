@@ -127,17 +127,21 @@ static int gs_find_symbol(const struct gs_symbol *s)
 	return 0;
 }
 
+/*
+ * Numbers that a compiler gives to copies. One copy may be there alone, the first
+ * having been dropped again; there are few, since there are few callers. On kernels
+ * that look through all names for one it matters how many are asked for.
+ */
+#define GS_COPIES	4
+
 /* A copy of a function that the compiler made for some callers escapes the hook. */
-static int gs_check_whole(const char *name)
+static int gs_check_copies(const char *name, const char *kind)
 {
-	static const char *const suffixes[] = {
-		"isra.0", "constprop.0", "part.0", "isra.0.constprop.0"
-	};
 	char copy[64];
 	int i;
 
-	for (i = 0; i < ARRAY_SIZE(suffixes); i++) {
-		snprintf(copy, sizeof(copy), "%s.%s", name, suffixes[i]);
+	for (i = 0; i < GS_COPIES; i++) {
+		snprintf(copy, sizeof(copy), "%s.%s.%d", name, kind, i);
 		if (gs_lookup_name(copy)) {
 			pr_err("not loaded: the compiler has split %s() into %s()\n",
 			       name, copy);
@@ -145,6 +149,18 @@ static int gs_check_whole(const char *name)
 		}
 	}
 	return 0;
+}
+
+static int gs_check_whole(const char *name)
+{
+	static const char *const kinds[] = {
+		"isra", "constprop", "part", "isra.0.constprop"
+	};
+	int i, err = 0;
+
+	for (i = 0; i < ARRAY_SIZE(kinds) && !err; i++)
+		err = gs_check_copies(name, kinds[i]);
+	return err;
 }
 
 static int gs_find_all(void)
