@@ -443,15 +443,27 @@ static bool gs_disabled(void)
 
 /* ---- coming and going -------------------------------------------------- */
 
-static int __init gs_module_init(void)
+/* What no look at the symbols tells. */
+static int __init gs_check_config(void)
 {
-	int err;
-
 	if (IS_ENABLED(CONFIG_STATIC_USERMODEHELPER)) {
 		pr_err("not loaded: this kernel was built with CONFIG_STATIC_USERMODEHELPER, so no handler could run\n");
 		return -EOPNOTSUPP;
 	}
-	err = gs_find_all();
+	/* There gs_lock sleeps, and a handler of a tracepoint that takes it may not. */
+	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		pr_err("not loaded: this kernel was built with CONFIG_PREEMPT_RT, where a probe cannot take a lock\n");
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
+static int __init gs_module_init(void)
+{
+	int err = gs_check_config();
+
+	if (!err)
+		err = gs_find_all();
 	if (!err)
 		err = gs_find_points();
 	if (!err && !gs_module_ops.oom_lock)
