@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from provisioning import config
 from provisioning.errors import DownloadFailed, UsageError
 from provisioning.kernel import module, stock, versions
 
@@ -39,6 +41,27 @@ def test_what_is_the_same_keeps_its_time_stamp(tmp_path: Path) -> None:
     assert core.stat().st_mtime_ns == before
     assert changed.read_bytes() == module.sources()["module/Kbuild"]
     assert not extra.exists() and all(path.exists() for path in made)
+
+
+@pytest.mark.parametrize(
+    ("release", "made_for"),
+    [
+        *((versions.series(name).release, True) for name in config.SERIES),
+        ("5.4.0-216-generic", True),
+        ("6.1.0-48-cloud-amd64", True),
+        ("6.12.12+bpo-amd64", True),
+        ("5.3.18", False),
+        ("5.20.1", False),
+        ("6.13.1", False),
+        ("6.18.2-amd64", False),
+        ("7.1.1", False),
+    ],
+)
+def test_dkms_passes_over_kernels_that_it_is_not_made_for(release: str, made_for: bool) -> None:
+    """By the shell's own regular expressions, as DKMS does it."""
+    script = '. "$0" && [[ $1 =~ $BUILD_EXCLUSIVE_KERNEL ]]'
+    done = subprocess.run(["bash", "-c", script, module.DKMS, release], check=False)
+    assert (done.returncode == 0) is made_for
 
 
 def test_a_series_without_a_kernel_of_debians() -> None:
