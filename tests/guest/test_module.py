@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -158,8 +159,7 @@ def test_without_ftrace_it_does_not_load(kernel_log: KernelLog) -> None:
     assert unload() == ""
     FTRACE.write_text("0")
     try:
-        done = subprocess.run(["insmod", MODULE], stderr=subprocess.PIPE, check=False)
-        assert done.returncode != 0
+        refused(MODULE)
     finally:
         FTRACE.write_text("1")
     assert not any(path.exists() for path in (LOADED, REGISTRY, EVENTS, FEATURES))
@@ -178,6 +178,107 @@ def test_ftrace_cannot_be_switched_off_below_it() -> None:
 def test_twice_it_does_not_load() -> None:
     done = subprocess.run(["insmod", MODULE], stderr=subprocess.PIPE, check=False)
     assert done.returncode != 0 and b"exists" in done.stderr
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What a kernel may be like, made of this one: the module looks for ``new``, not ``old``, and
+    says ``says``. Only a kernel with the symbol ``needs`` can be so."""
+
+    old: bytes
+    new: bytes
+    says: str
+    needs: str = ""
+
+
+LACKS = {
+    "symbol": Lack(b"ksys_setsid", b"ksys_setsix", "this kernel has no ksys_setsix, or the"),
+    "split": Lack(
+        b"%s.%s.%d",
+        b"%s.cold",
+        "has split oom_kill_process() into oom_kill_process.cold()",
+        needs="oom_kill_process.cold",
+    ),
+    "patched": Lack(
+        b"graceful_shutdown_fault_oom", b"out_of_memory", "this kernel is patched, it needs no"
+    ),
+    "kprobe": Lack(
+        b"kallsyms_lookup_name", b"kallsyms_lookup_namX", "no kprobe on kallsyms_lookup_name()"
+    ),
+    "tracepoint": Lack(
+        b"sched_process_fork", b"sched_process_forX", "this kernel has no tracepoint sched_process"
+    ),
+}
+
+
+def changed(copy: Path, old: bytes, new: bytes, count: int = 1) -> Path:
+    """A copy of the module with other bytes in ``count`` places (0: wherever they are)."""
+    content = MODULE.read_bytes()
+    assert len(old) == len(new) and content.count(old) == (count or content.count(old)) > 0
+    copy.write_bytes(content.replace(old, new))
+    return copy
+
+
+def refused(module: Path) -> None:
+    done = subprocess.run(["insmod", module], stderr=subprocess.PIPE, check=False)
+    assert done.returncode != 0
+
+
+def kernel_has(symbol: str) -> bool:
+    with Path("/proc/kallsyms").open(encoding="ascii") as lines:
+        return any(line.split()[2] == symbol for line in lines)
+
+
+@pytest.mark.parametrize("lack", LACKS.values(), ids=LACKS.keys())
+def test_what_the_kernel_lacks_it_says(tmp_path: Path, kernel_log: KernelLog, lack: Lack) -> None:
+    """In one line, and leaves nothing."""
+    if lack.needs and not kernel_has(lack.needs):
+        pytest.skip(f"this kernel has no {lack.needs}")
+    assert unload() == ""
+    new = lack.new.ljust(len(lack.old), b"\0")
+    refused(changed(tmp_path / MODULE.name, b"\0%s\0" % lack.old, b"\0%s\0" % new))
+    assert not any(path.exists() for path in (LOADED, REGISTRY, EVENTS, FEATURES))
+    assert not list(SYSCTL.glob("graceful_shutdown_*"))
+    said = kernel_log.matching("gs_oom: ")
+    assert len(said) == 1 and said[0].startswith("gs_oom: not loaded: ") and lack.says in said[0]
+    load()
+
+
+def test_beside_another_that_has_changed_the_function(
+    tmp_path: Path, kernel_log: KernelLog, victim: Victim
+) -> None:
+    """That is a second one under another name; the first does its work as before."""
+    other = tmp_path / "gs_ooX.ko"
+    changed(other, b"graceful_shutdown", b"graceful_shutdowX", count=0)
+    other.write_bytes(other.read_bytes().replace(b"gs_oom", b"gs_ooX"))
+    refused(other)
+    said = kernel_log.matching("gs_ooX: not loaded: ")
+    assert len(said) == 1 and "another module has changed oom_kill_process()" in said[0]
+    assert not LOADED.with_name("gs_ooX").exists()
+    assert not list(REGISTRY.parent.glob("graceful_shutdowX*"))
+    assert not list(SYSCTL.glob("graceful_shutdowX*"))
+    graced(victim, tmp_path / "saved")
+
+
+def test_where_the_lock_has_no_name_it_is_found(tmp_path: Path, victim: Victim) -> None:
+    """As on kernels without CONFIG_KALLSYMS_ALL."""
+    if not kernel_has("mutex_lock_killable"):
+        pytest.skip("this kernel has no mutex_lock_killable")
+    assert unload() == ""
+    copy = changed(tmp_path / MODULE.name, b"\0oom_lock\0", b"\0oom_locX\0")
+    subprocess.run(["insmod", copy], check=True)
+    graced(victim, tmp_path / "saved")
+    wait_until(lambda: not in_use(), timeout=5)
+    assert unload() == ""
+    load()
+
+
+def graced(victim: Victim, saved: Path) -> None:
+    """It is killed, and its handler ran before."""
+    register(victim.pid, program("write_file"), saved)
+    victim.go()
+    killed(victim)
+    assert words_of(saved)["victim_alive"] == "1"
 
 
 # ---------------------------------------------------------------------------- gs module
