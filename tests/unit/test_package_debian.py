@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,79 @@ def test_their_scripts_are_shell(path: Path) -> None:
     subprocess.run(["sh", "-n", path], check=True)
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", path], check=True)
+
+
+# ---------------------------------------------------------------------------- what they do
+
+DKMS_SCRIPTS = package.PACKAGING / "gs-oom-dkms/DEBIAN"
+
+#: Instead of what a script calls: it notes how, and of these some answer, or fail.
+PROGRAM = """#!/bin/sh
+echo "${0##*/} $*" >>"$NOTES"
+case ${0##*/} in
+uname) echo 6.1.0-1-amd64 ;;
+modinfo) echo "$NEW" ;;
+esac
+[ "${0##*/}" != "$FAILS" ]
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    said: str
+    called: list[str]
+
+
+def ran(place: Path, script: str, *words: str, loaded: str = "", fails: str = "") -> Ran:
+    """A script of the package on a machine below ``place``, with the module ``new`` installed."""
+    programs, notes = place / "usr/lib/dkms", place / "notes"
+    programs.mkdir(parents=True)
+    for name in ("uname", "modinfo", "modprobe", "rmmod", "dkms", "common.postinst"):
+        (programs / name).write_text(PROGRAM)
+        (programs / name).chmod(0o755)
+    if loaded:
+        (place / "sys/module/gs_oom").mkdir(parents=True)
+        (place / "sys/module/gs_oom/srcversion").write_text(loaded + "\n")
+    text = (DKMS_SCRIPTS / script).read_text()
+    for top in ("/usr/lib/", "/lib/modules/", "/sys/"):
+        text = re.sub(rf"(?<![\w/]){top}", f"{place}{top}", text)
+    path = f"{programs}:{os.environ['PATH']}"
+    settings = {"PATH": path, "NOTES": str(notes), "NEW": "new", "FAILS": fails}
+    command = ["sh", "-c", text, script, *words]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
+    return Ran(done.stderr, notes.read_text().splitlines())
+
+
+def with_headers(place: Path) -> Path:
+    (place / "lib/modules/6.1.0-1-amd64/build").mkdir(parents=True)
+    return place
+
+
+def test_it_says_which_headers_are_missing(tmp_path: Path) -> None:
+    done = ran(tmp_path, "postinst", "configure", "")
+    assert "apt-get install linux-headers-6.1.0-1-amd64\n" in done.said
+    assert "gs-oom module build && gs-oom module load\n" in done.said
+    assert not any("modprobe" in call for call in done.called)
+
+
+def test_after_an_upgrade_it_says_that_the_old_module_stays(tmp_path: Path) -> None:
+    done = ran(with_headers(tmp_path), "postinst", "configure", "0.1", loaded="old")
+    assert "at the next boot, or: gs-oom module unload && gs-oom module load\n" in done.said
+
+
+@pytest.mark.parametrize(
+    ("loaded", "fails", "said"),
+    [("new", "", ""), ("", "modprobe", "not loaded now"), ("old", "modinfo", "")],
+)
+def test_the_installation_ends_well(tmp_path: Path, loaded: str, fails: str, said: str) -> None:
+    place = with_headers(tmp_path)
+    done = ran(place, "postinst", "configure", "", loaded=loaded, fails=fails)
+    assert "modprobe gs_oom" in done.called
+    assert said in done.said and ("old module" not in done.said)
+
+
+@pytest.mark.parametrize(("word", "goes"), [("remove", True), ("upgrade", False)])
+def test_an_upgrade_leaves_the_module_where_it_is(tmp_path: Path, word: str, goes: bool) -> None:
+    done = ran(tmp_path, "prerm", word)
+    assert ("rmmod gs_oom" in done.called) is goes
+    assert done.called[-1].startswith("dkms remove gs-oom/")
