@@ -26,6 +26,9 @@ SOURCES = "/usr/src"
 #: How a line of the module's own begins, in the kernel log.
 _SAID = re.compile(rf"\b{NAME}: (.*)")
 
+#: Where the key may be that DKMS signs with: Ubuntu's, which its installer enrolls, before its own.
+_KEYS = ("/var/lib/shim-signed/mok/MOK.der", "/var/lib/dkms/mok.pub")
+
 #: What rmmod says of a module that somebody has a reference on.
 _IN_USE = "is in use"
 
@@ -38,7 +41,8 @@ class Status(Record):
 
     ``sources``: the version that DKMS can build, ``built``: the file for the running kernel,
     ``attachment``: of the core that runs (builtin, module, or empty), ``users``: graces that run
-    and open event streams, ``secure_boot`` and ``lockdown`` as the kernel has them.
+    and open event streams, ``secure_boot``, ``lockdown`` and ``sig_enforce`` (whether it takes
+    signed modules only) as the kernel has them.
     """
 
     __slots__ = (
@@ -48,6 +52,7 @@ class Status(Record):
         "lockdown",
         "release",
         "secure_boot",
+        "sig_enforce",
         "sources",
         "users",
     )
@@ -62,6 +67,7 @@ class Status(Record):
         attachment: str,
         secure_boot: bool,
         lockdown: str,
+        sig_enforce: bool = False,
     ) -> None:
         self.release = release
         self.sources = sources
@@ -71,6 +77,7 @@ class Status(Record):
         self.attachment = attachment
         self.secure_boot = secure_boot
         self.lockdown = lockdown
+        self.sig_enforce = sig_enforce
 
 
 def status(machine: Machine | None = None) -> Status:
@@ -87,6 +94,7 @@ def status(machine: Machine | None = None) -> Status:
         attachment=_attachment(machine),
         secure_boot=_secure_boot(machine),
         lockdown=_lockdown(machine),
+        sig_enforce=_sig_enforce(machine),
     )
 
 
@@ -98,8 +106,13 @@ def _users(machine: Machine) -> int | None:
 
 def _sources(machine: Machine) -> str:
     prefix = f"{DKMS_NAME}-"
-    found = [name for name in machine.list(SOURCES) if name.startswith(prefix)]
-    return max(found, default="")[len(prefix) :]
+    found = [name[len(prefix) :] for name in machine.list(SOURCES) if name.startswith(prefix)]
+    return max(found, key=_numbers, default="")
+
+
+def _numbers(version: str) -> list[int]:
+    """What versions are compared by: 0.10 is newer than 0.9."""
+    return [int(digits) for digits in re.findall(r"\d+", version)]
 
 
 def _built(machine: Machine, release: str) -> str:
@@ -130,6 +143,10 @@ def _lockdown(machine: Machine) -> str:
     """The word in brackets: none, integrity or confidentiality."""
     chosen = re.search(r"\[(\w+)\]", machine.read("/sys/kernel/security/lockdown") or "")
     return chosen.group(1) if chosen else "none"
+
+
+def _sig_enforce(machine: Machine) -> bool:
+    return (machine.read("/sys/module/module/parameters/sig_enforce") or "").strip() == "Y"
 
 
 # ---------------------------------------------------------------------------- what it does
@@ -172,28 +189,54 @@ def load() -> None:
             f"there is none for the kernel {now.release}",
             "gs-oom module build",
         )
-    before = len(_kernel_log())
+    before = _kernel_log()[-1:]
     try:
         _run(["modprobe", NAME], "cannot load the module", "apt-get install kmod")
     except NotSupported as error:
-        raise _refused(now, error, _kernel_log()[before:]) from None
+        raise _refused(now, error, _since(before, _kernel_log())) from None
 
 
-def _refused(now: Status, error: GsError, log: Sequence[str]) -> GsError:
+def _since(last: Sequence[str], log: Sequence[str]) -> Sequence[str]:
+    """What follows the line in ``last``. In a full ring it may be gone: then all is newer."""
+    for number in range(len(log), 0, -1):
+        if [log[number - 1]] == last:
+            return log[number:]
+    return log
+
+
+def _refused(
+    now: Status, error: GsError, log: Sequence[str], machine: Machine | None = None
+) -> GsError:
     """modprobe has only an errno to show; the kernel log has the reason."""
     said = [found.group(1) for found in map(_SAID.search, log) if found]
     reasons = [text for text in said if "not loaded" in text]
     if reasons:
         return NotSupported("the kernel did not take the module", reasons[-1], "gs-oom doctor")
-    if now.secure_boot or now.lockdown != "none":
-        return NotSupported(
-            "the kernel did not take the module",
-            "Secure Boot is on, and the key that signed it is not enrolled"
-            if now.secure_boot
-            else f"the kernel is locked down ({now.lockdown}), and the module is not signed",
-            "mokutil --import /var/lib/dkms/mok.pub, reboot, and enroll the key",
-        )
-    return error
+    why = _signature_wanted(now)
+    if not why:
+        return error
+    return NotSupported(
+        "the kernel did not take the module",
+        why,
+        f"mokutil --import {_key(machine or Machine())}, reboot, and enroll the key",
+    )
+
+
+def _signature_wanted(now: Status) -> str:
+    """Why the kernel takes signed modules only; empty where it takes any."""
+    if now.secure_boot:
+        return "Secure Boot is on, and the key that signed it is not enrolled"
+    if now.lockdown != "none":
+        return f"the kernel is locked down ({now.lockdown}), and the module is not signed"
+    if now.sig_enforce:
+        return "the kernel takes signed modules only (module.sig_enforce)"
+    return ""
+
+
+def _key(machine: Machine) -> str:
+    """The first that is there."""
+    there = [path for path in _KEYS if os.path.exists(machine.root + path)]
+    return (there or _KEYS[-1:])[0]
 
 
 def unload(wait: float = 0.0, tell: Callable[[str], None] = print) -> None:

@@ -31,7 +31,8 @@ def test_a_machine_without_anything(tmp_path: Path) -> None:
 
 
 def test_where_it_is_built_and_loaded(tmp_path: Path) -> None:
-    (tmp_path / "usr/src/gs-oom-0.1").mkdir(parents=True)
+    for version in ("0.1", "0.9", "0.10"):
+        (tmp_path / f"usr/src/gs-oom-{version}").mkdir(parents=True)
     place = tmp_path / "lib/modules" / RELEASE / "updates/dkms"
     place.mkdir(parents=True)
     (place / "gs_oom.ko.xz").write_bytes(b"")
@@ -40,12 +41,13 @@ def test_where_it_is_built_and_loaded(tmp_path: Path) -> None:
         sys__module__gs_oom__refcnt="2\n",
         proc__graceful_shutdown_features="abi=1\nattachment=module\n",
         sys__kernel__security__lockdown="none [integrity] confidentiality\n",
+        sys__module__module__parameters__sig_enforce="Y\n",
     )
     now = module.status(found)
-    assert now.sources == "0.1"
+    assert now.sources == "0.10"
     assert now.built == f"/lib/modules/{RELEASE}/updates/dkms/gs_oom.ko.xz"
     assert (now.loaded, now.users, now.attachment) == (True, 2, "module")
-    assert now.lockdown == "integrity"
+    assert (now.lockdown, now.sig_enforce) == ("integrity", True)
 
 
 @pytest.mark.parametrize(("byte", "on"), [("\x01", True), ("\x00", False)])
@@ -65,11 +67,40 @@ STATUS = module.Status(RELEASE, "0.1", "/x.ko", False, 0, "", False, "none")
         (STATUS, ["[1.0] gs_oom: not loaded: this kernel has no oom_lock"], "has no oom_lock"),
         (STATUS.replace(secure_boot=True), [], "Secure Boot is on"),
         (STATUS.replace(lockdown="integrity"), [], "locked down (integrity)"),
+        (STATUS.replace(sig_enforce=True), [], "signed modules only (module.sig_enforce)"),
         (STATUS, ["[1.0] other: not loaded: x"], "what modprobe said"),
     ],
 )
 def test_why_the_kernel_refused_it(now: module.Status, log: list[str], says: str) -> None:
     assert says in str(module._refused(now, NotSupported("what modprobe said"), log))
+
+
+def test_the_key_that_is_there_is_named(tmp_path: Path) -> None:
+    def said() -> str:
+        error = NotSupported("what modprobe said")
+        return str(module._refused(STATUS.replace(secure_boot=True), error, [], here))
+
+    here = Machine(str(tmp_path))
+    assert "mokutil --import /var/lib/dkms/mok.pub," in said()
+    machine(tmp_path, **{"var__lib__dkms__mok.pub": "", "var__lib__shim-signed__mok__MOK.der": ""})
+    assert "mokutil --import /var/lib/shim-signed/mok/MOK.der," in said()
+
+
+REFUSAL = "[9.0] gs_oom: not loaded: x"
+
+
+@pytest.mark.parametrize(
+    ("last", "log", "news"),
+    [
+        (["[1.0] a"], ["[0.5] b", "[1.0] a", REFUSAL], [REFUSAL]),
+        (["[1.0] a"], ["[1.0] a"], []),
+        # The ring was full, and is as long as before.
+        (["[1.0] a"], ["[8.0] b", REFUSAL], ["[8.0] b", REFUSAL]),
+        ([], [REFUSAL], [REFUSAL]),
+    ],
+)
+def test_what_the_log_has_since_then(last: list[str], log: list[str], news: list[str]) -> None:
+    assert module._since(last, log) == news
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
