@@ -155,6 +155,13 @@ def _check_features(machine: Machine) -> Iterator[Finding]:
         if key not in keys:
             yield Finding("kernel", NOTE, meaning)
     if found.get("attachment") == "module":
+        if (machine.read("/proc/sys/kernel/ftrace_enabled") or "").strip() == "0":
+            yield Finding(
+                "kernel",
+                BAD,
+                "ftrace is switched off, and with it the module's hooks: no handler runs",
+                "sysctl -w kernel.ftrace_enabled=1",
+            )
         given = feature_list(found, "capabilities")
         for name, meaning in _WITHOUT_CAPABILITY.items():
             if name not in given:

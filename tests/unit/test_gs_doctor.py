@@ -115,6 +115,18 @@ def test_what_the_module_lacks_is_said(tmp_path: Path) -> None:
     assert len(texts) == 3 and all(f.level == NOTE for f in findings if f.text in texts)
 
 
+@pytest.mark.parametrize(
+    ("attachment", "switch", "off"),
+    [("module", "0\n", True), ("module", "1\n", False), ("builtin", "0\n", False)],
+)
+def test_ftrace_switched_off(tmp_path: Path, attachment: str, switch: str, off: bool) -> None:
+    features = FULL_FEATURES.replace("attachment=builtin", f"attachment={attachment}")
+    files = {"proc/sys/kernel/ftrace_enabled": switch}
+    findings = doctor.examine(machine(tmp_path, files, patched(tmp_path, features)))
+    said = [f.level for f in findings if f.text.startswith("ftrace is switched off")]
+    assert said == ([BAD] if off else [])
+
+
 def test_static_usermodehelper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "may_register", lambda files: True)
     files = patched(
