@@ -29,7 +29,8 @@ def forget_old_leaks() -> None:
 
 
 def leaks() -> list[str]:
-    """Memory that code of ours has allocated and nothing points to any more; two scans decide.
+    """Memory that code of ours has allocated, or a module that has gone (no other goes here), and
+    nothing points to any more; two scans decide.
 
     AssertionError where the detector has given up meanwhile.
     """

@@ -68,8 +68,13 @@ def report(lines: Sequence[str]) -> str:
     return "\n".join(lines[begin : begin + SHOWN])
 
 
+#: A frame of a backtrace without a name, as a module's are when it has been taken out.
+NAMELESS = r"^\s+(?:\[<\w+>\] )?0x[0-9a-f]+$"
+
+
 def leaks_naming(text: str, name: str) -> list[str]:
-    """The records of /sys/kernel/debug/kmemleak whose backtrace has a function with this name."""
+    """The records of /sys/kernel/debug/kmemleak whose backtrace has a function with this name, or
+    one that has no name any more."""
     records = re.split(r"^(?=unreferenced object )", text, flags=re.MULTILINE)
-    trace = re.compile(rf"\b{name}\w*\+0x")
+    trace = re.compile(rf"\b{name}\w*\+0x|{NAMELESS}", re.MULTILINE)
     return [record for record in records if trace.search(record)]
