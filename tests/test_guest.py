@@ -1,9 +1,9 @@
 """Runs tests/guest inside virtual machines with the patched kernels and reports what they said.
 
 One machine for each kernel and each file of guest tests, so that a kernel that dies takes only
-one file's results with it. GS_COUNT is the number of OOMs in the storm, GS_WRITES that of the
-random writes, GS_SEED what chance begins with; GS_CGROUP=v1 runs all that can with version 1 of
-memory cgroups; kernels: see kernels.py.
+one file's results with it. GS_COUNT is the number of OOMs in the storm, GS_CYCLES how often the
+module comes and goes, GS_WRITES the number of random writes, GS_SEED what chance begins with;
+GS_CGROUP=v1 runs all that can with version 1 of memory cgroups; kernels: see kernels.py.
 """
 
 from __future__ import annotations
@@ -26,13 +26,22 @@ pytestmark = pytest.mark.guest
 FILES = sorted(path.name for path in (Path(__file__).parent / "guest").glob("test_*.py"))
 
 #: Variables that the guest's tests get, and their values here.
-PASSED_ON = {"GS_COUNT": "50", "GS_WRITES": "", "GS_SEED": "", "GS_CGROUP": ""}
+PASSED_ON = {
+    "GS_COUNT": "50",
+    "GS_CYCLES": "50",
+    "GS_WRITES": "",
+    "GS_SEED": "",
+    "GS_CGROUP": "",
+}
 
 #: Megabytes of memory where it is not the 512 of the others; a flavour's own come on top.
 MEMORY = {"test_many.py": 2048}
 
 #: Seconds for one file in one machine, emulated on a busy host; a flavour's factor comes on top.
 DEADLINE = 1500.0
+
+#: Seconds for each of GS_CYCLES, in the file that has them; they take 2 to 4, emulated.
+CYCLE = {"test_module.py": 10.0}
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def run(series: str, flavour: str, file: str) -> None:
             kernel,
             command,
             memory_mb=MEMORY.get(file, 512),
-            timeout=DEADLINE,
+            timeout=DEADLINE + CYCLE.get(file, 0.0) * int(values["GS_CYCLES"]),
             swap_mb=128,
             extra=_extra(kernel),
             cost=cost_of(series, flavour),
