@@ -30,6 +30,16 @@ _IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGTTIN", "SIG
 _HEALTHY, _LONGEST_PAUSE = 1.0, 60.0
 
 
+def occupy_streams() -> None:
+    """Let nothing of ours become one of the first three descriptors where these are closed: the
+    guards put /dev/null there. It is closed again by the exec, so that PROG finds them as ever."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        if fd > 2:
+            os.close(fd)
+            return
+
+
 def start(run: RunFile, group: WatchedGroup, where: Hierarchy) -> None:
     """Start the guards of this process; comes back when the group is armed. Raises GsError."""
     try:
@@ -194,6 +204,8 @@ class Keeper:
 
     def _end(self) -> None:
         """Nobody is left: remove what was made for the run."""
+        # Should somebody be in it all the same, nobody will be there to let him go on.
+        self._group.release()
         cgroup.remove_when_empty(self._group.path)
         self._run.remove()
 

@@ -141,6 +141,7 @@ class GuardedBackend(Backend):
 
         assert group is not None
         disarm_abandoned()
+        guard.occupy_streams()
         try:
             run = runfile.create(self.name, group.path, entry)
         except OSError as error:

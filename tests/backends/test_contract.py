@@ -160,6 +160,29 @@ class TestProgram:
         assert (output, errors) == (f"{process.pid}\n", "")
         assert world.events(process.pid) == []
 
+    @pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-", "2>&-"])
+    def test_streams_that_are_closed(self, world: World, tmp_path: Path, closed: str) -> None:
+        """Nothing of ours takes their place, and PROG finds them closed."""
+        started, start = tmp_path / "started", tmp_path / "start"
+        test = " && ".join(
+            f"[ {'!' if text in closed.split() else ''} -e /proc/$$/fd/{fd} ]"
+            for fd, text in enumerate(("<&-", ">&-", "2>&-"))
+        )
+        victim = f"{program('oom_condition_creator')} --start-file {start}"
+        prog = ("sh", "-c", f"{test} && : > {started}; exec {victim}")
+        words = world.command(*world.run_words(writes(tmp_path / "out"), *prog))
+        process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *words], env=world.environment
+        )
+        try:
+            wait_until(started.exists, "it did not begin, or not as it should")
+            assert f"{process.pid}  " in world.gs("list").stdout  # which takes a lock that is held
+            start.touch()
+            assert process.wait(PATIENCE) == KILLED
+        finally:
+            process.kill()
+        world.expect(process.pid, "grace", "done", "kill")
+
     def test_it_cannot_be_executed(self, world: World, tmp_path: Path) -> None:
         broken = tmp_path / "broken"
         broken.write_text("#!/nowhere/sh\n")
