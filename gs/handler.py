@@ -178,13 +178,12 @@ class Handler:
 
 def _be_nobody_special(max_kb: int) -> None:
     """What a handler has of the kernel: a session, /, its streams, signals and bounds."""
-    import _signal  # type: ignore[import-not-found]
     import resource
 
     os.setsid()
     os.chdir("/")
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE", "SIGXFSZ"):
-        _signal.signal(getattr(_signal, name), _signal.SIG_DFL)
+    os.umask(0o022)
+    _restore_signals()
     _redirect()
     resource.setrlimit(resource.RLIMIT_DATA, (max_kb * 1024, max_kb * 1024))
     try:
@@ -195,6 +194,15 @@ def _be_nobody_special(max_kb: int) -> None:
         from . import _sys
 
         _sys.forbid_new_privileges()
+
+
+def _restore_signals() -> None:
+    """None is ignored or blocked, whatever the guards do, or who called `gs run` did."""
+    import _signal  # type: ignore[import-not-found]
+
+    for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _redirect() -> None:

@@ -55,6 +55,13 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
+def be_special() -> None:
+    """What a process may leave to those that it starts."""
+    os.umask(0o077)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+
+
 class TestHandler:
     def test_many_in_a_row(self, world: World, tmp_path: Path) -> None:
         for number in range(IN_A_ROW):
@@ -83,6 +90,20 @@ class TestHandler:
         assert 0 < left_ns <= 1_500_000_000
         assert told["sid"] == told["pid"] and told["cwd"] == "/" and told["stdin"] == "/dev/null"
         assert f"{cgroup.PREFIX}{process.pid}" not in told["cgroup"]
+
+    def test_it_has_nothing_of_the_callers(self, world: World, tmp_path: Path) -> None:
+        """Nor of the guards, which ignore what may be sent to them."""
+        out = tmp_path / "out"
+        read = f"grep -E '^(Umask|SigBlk|SigIgn):' /proc/self/status > {out}"
+        process = subprocess.Popen(
+            world.command(*world.run_words(script(tmp_path / "h", read), *victim())),
+            env=world.environment,
+            preexec_fn=be_special,
+        )
+        assert process.wait(PATIENCE) == KILLED
+        world.expect(process.pid, "grace", "done", "kill")
+        told = dict(line.split(":\t") for line in out.read_text().splitlines())
+        assert told == {"Umask": "0022", "SigBlk": "0" * 16, "SigIgn": "0" * 16}
 
     def test_one_that_hangs_ends_at_its_deadline(self, world: World) -> None:
         process = world.run(program("never_ends"), *victim(), grace="700ms")
