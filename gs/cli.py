@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Callable, NoReturn, Sequence
 
-    from .eventstream import OomEvent
+    from .eventstream import EventStream, OomEvent
     from .registry import Registration
 
 COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor", "module", "completion")
@@ -333,13 +333,23 @@ def _watch(options: argparse.Namespace) -> int:
     from .eventstream import EventStream
 
     timeout = None if options.timeout is None else arguments.parse_grace(options.timeout)
+    told = False
     with EventStream(follow=not options.no_follow, timeout=timeout) as stream:
         if options.new:
             stream.available()
         for event in stream:
+            told = told or _tell_of_skipped(stream)
             if options.pid in (None, event.pid) or event.event == "lost":
                 print(_event_line(event, options), flush=True)
+        if not told:
+            _tell_of_skipped(stream)
     return 0
+
+
+def _tell_of_skipped(stream: EventStream) -> bool:
+    if stream.skipped:
+        _complain("there are bad lines in the log of guarded runs; they are left out")
+    return stream.skipped > 0
 
 
 def _event_line(event: OomEvent, options: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ theirs without a gap; who holds it also renames a file that has become too long.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -61,6 +62,14 @@ def _write(path: str, line: bytes) -> None:
             os.rename(path, os.path.join(os.path.dirname(path), OLD_NAME))
             os.close(log)
             log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.write(log, line)
+        _write_whole(log, line)
     finally:
         os.close(log)
+
+
+def _write_whole(log: int, line: bytes) -> None:
+    """All of it or nothing: what a full disk leaves of a line would spoil the next one, too."""
+    size = os.fstat(log).st_size
+    if os.write(log, line) < len(line):
+        os.ftruncate(log, size)  # nobody else writes: the lock is held
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

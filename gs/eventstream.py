@@ -7,15 +7,18 @@ import select
 import time
 
 from . import _sys, cgroup, eventlog, procfile
-from .errors import GsError, NotSupported, PermissionDenied
+from .errors import GsError, MalformedLine, NotSupported, PermissionDenied
 from .paths import KernelFiles, run_directory
 from .registry import NO_KERNEL_HINT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, Iterator, Mapping
+    from typing import Iterable, Iterator, List, Mapping, Union
 
     from .procfile import Value
+
+    #: What a source gives: events, and in the place of each bad record the error to raise there.
+    Records = List[Union["OomEvent", MalformedLine]]
 
 _CHUNK = 65536
 _POLL_MAX_MS = 2**31 - 1
@@ -104,7 +107,8 @@ class EventStream:
 
     Opening raises NotSupported where there can be neither, PermissionDenied for who may not read
     the kernel's, and GsError. Iterating, and :meth:`available`, raise MalformedLine at a record
-    that is not of the ABI; the next call goes on behind it.
+    of the kernel's that is not of the ABI; the next call goes on behind it. Lines of the log that
+    are none are left out: ``skipped`` is how many of them there were so far.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class EventStream:
         self._follow = follow
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._sources = _open_sources(files)
-        self._ready: list[str] = []
+        self._ready: Records = []
         self._epoll = _poll_all(self._sources) if len(self._sources) > 1 else None
 
     def fileno(self) -> int:
@@ -124,6 +128,11 @@ class EventStream:
         if self._epoll is not None:
             return self._epoll.fileno()
         return self._sources[0].fd if self._sources else -1
+
+    @property
+    def skipped(self) -> int:
+        """How many lines of the log of guarded runs were no records."""
+        return sum(source.skipped for source in self._sources)
 
     def close(self) -> None:
         """Close the files; a second time does nothing."""
@@ -137,8 +146,10 @@ class EventStream:
         """Every event that is there now, without waiting; MalformedLine at a bad record."""
         while self._read():
             pass
-        lines, self._ready = self._ready, []
-        return [OomEvent.parse(line) for line in lines]
+        events = []
+        while self._ready:
+            events.append(self._take())
+        return events
 
     def __iter__(self) -> Iterator[OomEvent]:
         return self
@@ -169,9 +180,16 @@ class EventStream:
         self.close()
 
     def _next_ready(self) -> OomEvent | None:
-        if not self._ready:
-            self._read()
-        return OomEvent.parse(self._ready.pop(0)) if self._ready else None
+        while not self._ready and self._read():
+            pass  # what came was no whole record, or none at all
+        return self._take() if self._ready else None
+
+    def _take(self) -> OomEvent:
+        """The first of what is ready; MalformedLine where that is a bad record."""
+        first = self._ready.pop(0)
+        if isinstance(first, MalformedLine):
+            raise first
+        return first
 
     def _finished(self) -> bool:
         # A recorded stream ends, and then nothing more is waited for.
@@ -180,11 +198,11 @@ class EventStream:
     def _read(self) -> bool:
         """Take what the files have, in the order of time; false if there was nothing."""
         taken = [source.read() for source in self._sources]
-        news = [line for lines in taken if lines for line in lines]
+        news = [record for records in taken if records for record in records]
         if sum(map(bool, taken)) > 1:
             news.sort(key=_time_of)
         self._ready += news
-        return any(lines is not None for lines in taken)
+        return any(records is not None for records in taken)
 
     def _time_left(self) -> float | None:
         return None if self._deadline is None else self._deadline - time.monotonic()
@@ -227,21 +245,19 @@ class _Source:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.ended = False
+        self.skipped = 0
         self._rest = b""
 
-    def read(self) -> Iterable[str] | None:
-        """The lines that came, None if nothing did."""
+    def read(self) -> Records | None:
+        """What came, None if nothing did."""
         try:
             data = os.read(self.fd, _CHUNK)
         except BlockingIOError:
             return None
         # The kernel's file never ends; a recorded one does, and a pipe whose writer has gone.
         self.ended = not data
-        return self._lines(data) if data else None
-
-    def _lines(self, data: bytes) -> Iterable[str]:
         lines, self._rest = procfile.split_lines(self._rest + data)
-        return lines
+        return [_parse(line) for line in lines] if data else None
 
     def close(self) -> None:
         os.close(self.fd)
@@ -255,18 +271,34 @@ class _Log(_Source):
         super().__init__(_sys.watch_directory(directory))
         self._path = f"{directory}/{eventlog.NAME}"
         self._file = _open_or_none(f"{directory}/{eventlog.OLD_NAME}")
+        #: Up to where it was read.
+        self._position = 0
 
-    def read(self) -> Iterable[str] | None:
+    def read(self) -> Records | None:
         try:
             os.read(self.fd, _CHUNK)
         except BlockingIOError:
             pass
         while True:
-            data = b"" if self._file is None else os.read(self._file, _CHUNK)
-            if data:
-                return self._lines(data)
+            lines = () if self._file is None else self._whole_lines(self._file)
+            if lines:
+                return self._without_bad(lines)
             if not self._go_on():
                 return None
+
+    def _whole_lines(self, file: int) -> Iterable[str]:
+        """Those that came. One that is not whole yet is read again: it may be taken back."""
+        data = os.pread(file, _CHUNK, self._position)
+        lines, rest = procfile.split_lines(data)
+        self._position += len(data) - len(rest)
+        return lines
+
+    def _without_bad(self, lines: Iterable[str]) -> Records:
+        """A line that a full disk has cut once must not keep anybody from all others."""
+        records = [_parse(line) for line in lines]
+        good: Records = [one for one in records if not isinstance(one, MalformedLine)]
+        self.skipped += len(records) - len(good)
+        return good
 
     def _go_on(self) -> bool:
         """Whether the log is another file by now, which then is the current one."""
@@ -278,7 +310,7 @@ class _Log(_Source):
                 os.close(following)
                 return False
             os.close(self._file)
-        self._file = following
+        self._file, self._position = following, 0
         return True
 
     def close(self) -> None:
@@ -323,11 +355,16 @@ def _poll_all(sources: list[_Source]) -> select.epoll:
     return epoll
 
 
-def _time_of(line: str) -> int:
-    """Of a line that need not be a record."""
-    words = line.split(" ", 2)
-    value = words[1].partition("=")[2] if len(words) > 1 else ""
-    return int(value) if value.isdigit() else 0
+def _parse(line: str) -> OomEvent | MalformedLine:
+    try:
+        return OomEvent.parse(line)
+    except MalformedLine as error:
+        return error
+
+
+def _time_of(record: OomEvent | MalformedLine) -> int:
+    value = 0 if isinstance(record, MalformedLine) else record["time_ns"]
+    return value if isinstance(value, int) else 0
 
 
 def _open(path: str) -> int:

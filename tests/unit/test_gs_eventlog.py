@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import select
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import gs
 from gs import cgroup, eventlog
 from gs.eventstream import EventStream, OomEvent
+from tests.unit.gs_support import gs as run_gs
 
 VALUES: dict[str, int | str | None] = {
     "pid": 42, "comm": "a b", "uid": 0, "constraint": "memcg", "memcg": "/x",
@@ -78,6 +80,48 @@ def test_a_disk_that_takes_nothing_is_no_error(log: Path) -> None:
     log.mkdir()
     (log / "events.lock").write_text("nonsense")
     assert append(log) == 0
+
+
+def test_of_a_line_that_does_not_fit_nothing_stays(log: Path) -> None:
+    append(log)
+    size = (log / "events").stat().st_size
+    pid = os.fork()
+    if not pid:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, size + 40))
+        os._exit(append(log))
+    assert os.waitpid(pid, 0)[1] == 0  # it has no number
+    assert (log / "events").stat().st_size == size
+    assert append(log) == 2
+    with gs.events(follow=False) as stream:
+        assert [event.seq for event in stream] == [1, 2]
+
+
+def test_a_line_that_was_cut_and_taken_back_is_read_whole(log: Path) -> None:
+    append(log)
+    with EventStream(follow=False) as stream:
+        assert [event.seq for event in stream] == [1]
+        size = (log / "events").stat().st_size
+        with (log / "events").open("a") as file:
+            file.write("seq=2 time_ns=17 ev")
+        assert stream.available() == []
+        os.truncate(log / "events", size)
+        append(log)
+        assert [event.seq for event in stream] == [2]
+
+
+def test_bad_lines_keep_nobody_from_the_others(log: Path) -> None:
+    append(log)
+    with (log / "events").open("a") as file:
+        file.write("seq=2 time_ns=17 evseq=2 time_ns=18 event=gone pid=1\n")
+        file.write("nonsense\n" * 20000)
+    append(log)
+    for read in (list, EventStream.available):
+        with EventStream(follow=False) as stream:
+            assert [event.seq for event in read(stream)] == [1, 2]
+            assert stream.skipped == 20001
+    done = run_gs("watch", "--no-follow", "--raw", GS_RUN_DIRECTORY=str(log))
+    assert (done.returncode, done.stdout.count("\n"), done.stderr.count("\n")) == (0, 2, 1)
+    assert "bad lines" in done.stderr
 
 
 def test_following_waits_for_a_log_that_is_not_there_yet(log: Path) -> None:
