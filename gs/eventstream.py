@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import time
 
 from . import _sys, cgroup, eventlog, procfile
@@ -121,13 +122,17 @@ class EventStream:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._sources = _open_sources(files)
         self._ready: Records = []
-        self._epoll = _poll_all(self._sources) if len(self._sources) > 1 else None
+        self._bell: _Bell | None = None
 
     def fileno(self) -> int:
-        """A descriptor that is readable in the sense of poll(2) when there is a record."""
-        if self._epoll is not None:
-            return self._epoll.fileno()
-        return self._sources[0].fd if self._sources else -1
+        """A descriptor that is readable in the sense of poll(2) when there is a record, also one
+        that was read from its file already; -1 of a closed stream."""
+        if not self._sources:
+            return -1
+        if self._bell is None:
+            self._bell = _Bell(self._sources)
+        self._fill()
+        return self._bell.fd
 
     @property
     def skipped(self) -> int:
@@ -139,8 +144,9 @@ class EventStream:
         sources, self._sources = self._sources, []
         for source in sources:
             source.close()
-        if self._epoll is not None:
-            self._epoll.close()
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
 
     def available(self) -> list[OomEvent]:
         """Every event that is there now, without waiting; MalformedLine at a bad record."""
@@ -180,13 +186,22 @@ class EventStream:
         self.close()
 
     def _next_ready(self) -> OomEvent | None:
+        self._fill()
+        return self._take() if self._ready else None
+
+    def _fill(self) -> None:
+        """Have something ready if there is anything. What else the files hold is seen when that is
+        used up; of what comes later they tell themselves."""
         while not self._ready and self._read():
             pass  # what came was no whole record, or none at all
-        return self._take() if self._ready else None
+        if self._bell is not None:
+            self._bell.set(bool(self._ready))
 
     def _take(self) -> OomEvent:
         """The first of what is ready; MalformedLine where that is a bad record."""
         first = self._ready.pop(0)
+        if self._bell is not None:
+            self._fill()
         if isinstance(first, MalformedLine):
             raise first
         return first
@@ -223,16 +238,15 @@ class EventStream:
 
         loop = asyncio.get_running_loop()
         readable = loop.create_future()
-        loop.add_reader(
-            self.fileno(), lambda: None if readable.done() else readable.set_result(None)
-        )
+        fd = self.fileno()
+        loop.add_reader(fd, lambda: None if readable.done() else readable.set_result(None))
         try:
             left = self._time_left()
             await asyncio.wait_for(readable, None if left is None else max(left, 0))
         except asyncio.TimeoutError:
             return False
         finally:
-            loop.remove_reader(self.fileno())
+            loop.remove_reader(fd)
         return True
 
 
@@ -345,14 +359,32 @@ def _open_sources(files: KernelFiles | None) -> list[_Source]:
     return sources
 
 
-def _poll_all(sources: list[_Source]) -> select.epoll:
-    epoll = select.epoll()
-    for source in sources:
-        try:
-            epoll.register(source.fd, select.EPOLLIN)
-        except PermissionError:
-            pass  # a recorded file, which is read to its end at once
-    return epoll
+class _Bell:
+    """A descriptor, ``fd``, that is readable when one of the sources is, and while it is set."""
+
+    def __init__(self, sources: Iterable[_Source]) -> None:
+        self._epoll = select.epoll()
+        self._flag = _sys.eventfd()
+        self._is_set = False
+        self._epoll.register(self._flag, select.EPOLLIN)
+        for source in sources:
+            try:
+                self._epoll.register(source.fd, select.EPOLLIN)
+            except PermissionError:
+                pass  # a recorded file, of which all is there from the beginning
+        self.fd = self._epoll.fileno()
+
+    def set(self, yes: bool) -> None:
+        """Whether it is to be readable whatever the sources are."""
+        if yes and not self._is_set:
+            os.write(self._flag, (1).to_bytes(8, sys.byteorder))
+        elif self._is_set and not yes:
+            os.read(self._flag, 8)
+        self._is_set = yes
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._flag)
 
 
 def _parse(line: str) -> OomEvent | MalformedLine:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import gs
-from gs import cgroup, eventlog
+from gs import cgroup, eventlog, eventstream
 from gs.eventstream import EventStream, OomEvent
 from tests.unit.gs_support import gs as run_gs
 
@@ -135,6 +135,40 @@ def test_following_waits_for_a_log_that_is_not_there_yet(log: Path) -> None:
         assert poll.poll(0) == []
         append(log)
         assert poll.poll(5000)
+
+
+@pytest.mark.parametrize("chunk", [200, 65536])
+def test_what_is_there_already_is_told_of(
+    log: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(eventstream, "_CHUNK", chunk)
+    write_many(log, 5)
+    with EventStream() as stream:
+        poll = select.poll()
+        poll.register(stream, select.POLLIN)
+        for seq in range(1, 6):
+            assert poll.poll(0)
+            assert next(stream).seq == seq
+        assert poll.poll(0) == []
+        write_many(log, 2)
+        assert poll.poll(5000)
+        assert [event.seq for event in stream.available()] == [6, 7]
+        assert poll.poll(0) == []
+
+
+def test_a_loop_sees_what_is_there_already(log: Path) -> None:
+    async def follow() -> list[int]:
+        loop = asyncio.get_running_loop()
+        seen: asyncio.Future[int] = loop.create_future()
+        with EventStream() as stream:
+            loop.add_reader(stream.fileno(), lambda: seen.set_result(next(stream).seq))
+            try:
+                return [await asyncio.wait_for(seen, 5)]
+            finally:
+                loop.remove_reader(stream.fileno())
+
+    append(log)
+    assert asyncio.run(follow()) == [1]
 
 
 def test_async_iteration(log: Path) -> None:

@@ -164,10 +164,41 @@ def test_poll_sees_it(pipe: Pipe) -> None:
         assert [event.seq for event in stream.available()] == [1]
 
 
+def is_readable(stream: EventStream) -> bool:
+    return bool(select.select([stream], [], [], 0)[0])
+
+
+def test_what_was_read_ahead_is_told_of_too(pipe: Pipe) -> None:
+    with EventStream(files=pipe.files) as stream:
+        pipe.write(f"{GRACE}\n{DONE}\n{KILL[:9]}")
+        for event in ("grace", "done"):
+            assert is_readable(stream)
+            assert next(stream).event == event
+        assert not is_readable(stream)
+        pipe.write(f"{KILL[9:]}\nhello\n{KILL}\n{KILL}\n")
+        assert is_readable(stream)
+        assert next(stream).event == "kill"
+        with pytest.raises(MalformedLine):
+            stream.available()
+        assert is_readable(stream)
+        assert len(stream.available()) == 2
+        assert not is_readable(stream)
+
+
+def test_a_recorded_stream_is_told_of_until_its_end(tmp_path: Path) -> None:
+    with EventStream(files=recorded(tmp_path / "events", STREAM)) as stream:
+        for _ in range(4):
+            assert is_readable(stream)
+            next(stream)
+        assert not is_readable(stream)
+
+
 def test_closing_twice_is_nothing(pipe: Pipe) -> None:
     stream = EventStream(files=pipe.files)
+    stream.fileno()
     stream.close()
     stream.close()
+    assert stream.fileno() == -1
 
 
 # ---------------------------------------------------------------------------- asynchronous
