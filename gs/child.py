@@ -181,8 +181,9 @@ def _events_of(pid: int, stream: EventStream, killed: bool) -> list[OomEvent]:
 def _completed(pid: int, returncode: int, stream: EventStream | None) -> Completed:
     if stream is None:
         return Completed(returncode, "unknown", ())
-    events = _events_of(pid, stream, returncode == -_SIGKILL)
-    outcome = "ended"
+    killed = returncode == -_SIGKILL
+    events = _events_of(pid, stream, killed)
+    outcome = "unknown" if killed and stream.left_out else "ended"
     for event in events:
         if event.event == "kill":
             outcome = str(event.get("outcome", "none"))

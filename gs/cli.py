@@ -335,6 +335,8 @@ def _watch(options: argparse.Namespace) -> int:
     timeout = None if options.timeout is None else arguments.parse_grace(options.timeout)
     told = False
     with EventStream(follow=not options.no_follow, timeout=timeout) as stream:
+        if stream.left_out is not None:
+            _complain(f"the kernel's own events are left out: {stream.left_out}")
         if options.new:
             stream.available()
         for event in stream:

@@ -106,8 +106,9 @@ class EventStream:
     /proc/graceful_shutdown_events, and the log of guarded runs, /run/gs/events (of a user
     $XDG_RUNTIME_DIR/gs/events). With ``files`` only what they name is read.
 
-    Opening raises NotSupported where there can be neither, PermissionDenied for who may not read
-    the kernel's, and GsError. Iterating, and :meth:`available`, raise MalformedLine at a record
+    Opening raises NotSupported where there can be neither, PermissionDenied where there is but the
+    kernel's and the caller may not read it, and GsError; where the log is left to him, ``left_out``
+    is that error, else None. Iterating, and :meth:`available`, raise MalformedLine at a record
     of the kernel's that is not of the ABI; the next call goes on behind it. Lines of the log that
     are none are left out: ``skipped`` is how many of them there were so far.
     """
@@ -120,7 +121,7 @@ class EventStream:
     ) -> None:
         self._follow = follow
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._sources = _open_sources(files)
+        self._sources, self.left_out = _open_sources(files)
         self._ready: Records = []
         self._bell: _Bell | None = None
 
@@ -340,12 +341,13 @@ def _open_or_none(path: str) -> int | None:
         return None
 
 
-def _open_sources(files: KernelFiles | None) -> list[_Source]:
+def _open_sources(files: KernelFiles | None) -> tuple[list[_Source], PermissionDenied | None]:
+    """What can be read, and why the kernel's file cannot although it is there."""
     sources: list[_Source] = []
-    missing: NotSupported | None = None
+    missing: NotSupported | PermissionDenied | None = None
     try:
         sources.append(_Source(_open((files or KernelFiles()).events)))
-    except NotSupported as error:
+    except (NotSupported, PermissionDenied) as error:
         missing = error
     # Without a memory controller nobody can have guards.
     if files is None and cgroup.hierarchy() is not None:
@@ -356,7 +358,7 @@ def _open_sources(files: KernelFiles | None) -> list[_Source]:
             pass  # a user without a directory of his own, who has no guarded runs either
     if missing is not None and not sources:
         raise missing
-    return sources
+    return sources, missing if isinstance(missing, PermissionDenied) else None
 
 
 class _Bell:

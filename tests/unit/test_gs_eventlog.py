@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 import gs
-from gs import cgroup, eventlog, eventstream
+from gs import cgroup, child, cli, eventlog, eventstream
+from gs.errors import PermissionDenied
 from gs.eventstream import EventStream, OomEvent
+from gs.paths import KernelFiles
+from tests.unit.gs_support import NO_RUN_DIRECTORY
 from tests.unit.gs_support import gs as run_gs
 
 VALUES: dict[str, int | str | None] = {
@@ -183,6 +186,31 @@ def test_async_iteration(log: Path) -> None:
         return seen
 
     assert asyncio.run(follow()) == [1, 2]
+
+
+def test_a_user_on_a_patched_kernel_reads_his_own_log(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: str) -> int:
+        raise PermissionDenied(f"cannot read {path}")
+
+    monkeypatch.setattr(eventstream, "_open", refuse)
+    append(log)
+    with EventStream(follow=False) as stream:
+        assert isinstance(stream.left_out, PermissionDenied)
+        assert [event.seq for event in stream] == [1]
+        # Of a kill that is not in it the kernel may have told.
+        outcomes = [child._completed(42, code, stream).outcome for code in (0, -9)]
+    assert outcomes == ["ended", "unknown"]
+    assert cli.main(["watch", "--no-follow", "--raw"]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out.count("\n"), shown.err.count("\n")) == (1, 1)
+    assert "left out" in shown.err
+    with pytest.raises(PermissionDenied):
+        EventStream(files=KernelFiles())
+    monkeypatch.setenv("GS_RUN_DIRECTORY", NO_RUN_DIRECTORY)
+    with pytest.raises(PermissionDenied):
+        EventStream()
 
 
 def test_both_streams_in_the_order_of_time(
