@@ -48,11 +48,21 @@ def _append(directory: str, event: str, values: Mapping[str, Value]) -> int:
         seq = int(os.pread(numbers, 32, 0) or b"1")
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         record = {"seq": seq, "time_ns": now, "event": event, **values}
-        _write(f"{directory}/{NAME}", os.fsencode(procfile.format_event(record)) + b"\n")
-        os.pwrite(numbers, b"%-20d" % (seq + 1), 0)
+        line = os.fsencode(procfile.format_event(record)) + b"\n"
+        # The record comes last, since nothing is to wake those who have read it.
+        _set_number(numbers, seq + 1)
+        try:
+            _write(f"{directory}/{NAME}", line)
+        except OSError:
+            _set_number(numbers, seq)
+            raise
     finally:
         os.close(numbers)  # and so unlocks
     return seq
+
+
+def _set_number(numbers: int, seq: int) -> None:
+    os.pwrite(numbers, b"%-20d" % seq, 0)
 
 
 def _write(path: str, line: bytes) -> None:

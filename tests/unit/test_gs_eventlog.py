@@ -140,6 +140,24 @@ def test_following_waits_for_a_log_that_is_not_there_yet(log: Path) -> None:
         assert poll.poll(5000)
 
 
+def test_nothing_wakes_who_has_read_a_record_at_once(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EventStream() as stream:
+        poll = select.poll()
+        poll.register(stream, select.POLLIN)
+        write, seen = eventlog._write, []
+
+        def write_and_read(path: str, line: bytes) -> None:
+            write(path, line)
+            seen.extend(stream.available())
+
+        monkeypatch.setattr(eventlog, "_write", write_and_read)
+        write_many(log, 2)
+        assert [event.seq for event in seen] == [1, 2]
+        assert poll.poll(0) == []
+
+
 @pytest.mark.parametrize("chunk", [200, 65536])
 def test_what_is_there_already_is_told_of(
     log: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
