@@ -58,6 +58,12 @@ class Hierarchy(Record):
         """The name of the file that says what is charged to a group."""
         return "memory.current" if self.version == 2 else "memory.usage_in_bytes"
 
+    @property
+    def swap_file(self) -> str:
+        """The name of the file that limits swap, on version 1 together with memory; a kernel that
+        does not account for swap has none."""
+        return "memory.swap.max" if self.version == 2 else "memory.memsw.limit_in_bytes"
+
 
 def hierarchy(proc: str = "/proc", pid: str = "self") -> Hierarchy | None:
     """The memory controller's hierarchy as a process stands in it, v1 where that has the
@@ -271,9 +277,14 @@ def _no_room(group: str, why: str) -> NotSupported:
     )
 
 
-def make(memory_max: int, swap_max: int | None = 0, where: Hierarchy | None = None) -> Group:
+def make(
+    memory_max: int,
+    swap_max: int | None = 0,
+    where: Hierarchy | None = None,
+    must_limit_swap: bool = False,
+) -> Group:
     """A new group that holds ``memory_max`` bytes, and ``swap_max`` bytes of swap beside them
-    (None: as much as there is).
+    (None: as much as there is; so too where swap cannot be limited, unless it must be).
 
     Raises UsageError, NotSupported, PermissionDenied.
     """
@@ -290,10 +301,15 @@ def make(memory_max: int, swap_max: int | None = 0, where: Hierarchy | None = No
     except OSError as error:
         raise _failed(f"cannot make a memory cgroup in {parent}", error) from None
     try:
+        if must_limit_swap:
+            check_swap(path, where)
         _set_limits(path, where, memory_max, swap_max)
     except OSError as error:
         os.rmdir(path)
         raise _failed(f"cannot limit {path}", error) from None
+    except GsError:
+        os.rmdir(path)
+        raise
     return Group(path, hierarchy() or where)  # it may have moved
 
 
@@ -301,6 +317,38 @@ def check_limit(memory_max: int) -> None:
     """UsageError for a limit in which nothing can run."""
     if memory_max < SMALLEST_LIMIT:
         raise UsageError(f"a memory limit of {memory_max} bytes", "nothing can run in less than 1M")
+
+
+def limits_swap(group: str, where: Hierarchy) -> bool:
+    """Whether swap can be limited in a group, or in one that is made in it; also where nothing
+    tells: in a root of version 2 that has no groups."""
+    for path in _with_children(group):
+        if os.path.exists(f"{path}/{where.limit_file}"):
+            return os.path.exists(f"{path}/{where.swap_file}")
+    return True
+
+
+def _with_children(group: str) -> Iterator[str]:
+    yield group
+    try:
+        yield from [entry.path for entry in os.scandir(group) if entry.is_dir()]
+    except OSError:
+        pass  # it is still to be made
+
+
+def check_swap(group: str, where: Hierarchy) -> None:
+    """NotSupported where swap cannot be limited there."""
+    if not limits_swap(group, where):
+        raise NotSupported(
+            f"cannot limit swap in {group}",
+            "this kernel does not account for it",
+            "boot it with swapaccount=1",
+        )
+
+
+def has_swap() -> bool:
+    """Whether this machine swaps to anything."""
+    return read_file("/proc/swaps").count("\n") > 1
 
 
 def require() -> Hierarchy:
@@ -319,12 +367,9 @@ def _set_limits(path: str, where: Hierarchy, memory_max: int, swap_max: int | No
     write_file(f"{path}/{where.limit_file}", str(memory_max))
     if swap_max is None:
         return
-    if where.version == 2:
-        name, value = "memory.swap.max", swap_max
-    else:
-        name, value = "memory.memsw.limit_in_bytes", memory_max + swap_max
-    if os.path.exists(f"{path}/{name}"):
-        write_file(f"{path}/{name}", str(value))
+    if limits_swap(path, where):
+        value = swap_max if where.version == 2 else memory_max + swap_max
+        write_file(f"{path}/{where.swap_file}", str(value))
     elif where.version == 1 and not swap_max:
         # Swap is not accounted for on this machine: do not use it is as near as it gets.
         write_file(f"{path}/memory.swappiness", "0")

@@ -105,6 +105,11 @@ class Plan:
                     "oom_score_adj is -1000: the OOM killer never chooses this process, so that"
                     " no handler ever runs for it (set it with: choom -n 0 -- gs-oom run ...)"
                 )
+        self.must_limit_swap = "--swap-max" in options
+        if self.must_limit_swap:
+            from . import cgroup
+
+            cgroup.check_swap(self.memory_place, cgroup.require())
 
     def _select_backend(self, name: str) -> backends.Backend | None:
         try:
@@ -162,12 +167,20 @@ class Plan:
             ("registers", format_command(self.entry.replace(pid="PID"))),
         ]
         if self.memory_max is not None:
-            swap = "as before" if self.swap_max is None else f"{self.swap_max} bytes"
-            sizes = f"{self.memory_max} bytes, swap {swap}"
+            sizes = f"{self.memory_max} bytes, swap {self._describe_swap()}"
             rows.append(("memory", f"{sizes}, a cgroup in {self.memory_place}"))
         if self.user is not None:
             rows.append(("user", f"uid {self.user.uid}, gid {self.user.gid}"))
         return "".join(f"{name + ':':<11}{value}\n" for name, value in rows)
+
+    def _describe_swap(self) -> str:
+        from . import cgroup
+
+        if self.swap_max is None:
+            return "as before"
+        if not cgroup.limits_swap(self.memory_place, cgroup.require()):
+            return "not limited (this kernel does not account for it)"
+        return f"{self.swap_max} bytes"
 
 
 # ---------------------------------------------------------------------------- checking
@@ -270,7 +283,11 @@ def execute(plan: Plan) -> NoReturn:
         if plan.memory_max is not None:
             from . import cgroup
 
-            group = cgroup.make(plan.memory_max, plan.swap_max)
+            group = cgroup.make(
+                plan.memory_max, plan.swap_max, must_limit_swap=plan.must_limit_swap
+            )
+            if plan.swap_max is not None:
+                _warn_of_swap(group)
         armed = _arm(plan, group)
         for warning in plan.warnings:
             _say(warning)
@@ -287,6 +304,16 @@ def execute(plan: Plan) -> NoReturn:
         if group is not None:
             group.leave_and_remove()
         raise
+
+
+def _warn_of_swap(group: Group) -> None:
+    from . import cgroup
+
+    if cgroup.has_swap() and not cgroup.limits_swap(group.path, group.where):
+        _say(
+            "PROG may swap: this kernel does not account for swap, so that --memory-max does not"
+            " limit it (boot it with swapaccount=1)"
+        )
 
 
 def _arm(plan: Plan, group: Group | None) -> backends.Armed | None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gs import backends, cgroup
-from gs.errors import GsError
+from gs import backends, cgroup, runner
+from gs.errors import GsError, NotSupported
 from gs.scope import scoped_command
 from tests.unit.gs_support import FEATURES, FULL_FEATURES, REPO, environment, gs, make_procfs
 
@@ -313,6 +313,73 @@ def test_a_dry_run_finds_what_would_fail() -> None:
     assert gs("run", "--dry-run", "--on-oom", "/nowhere", "true").returncode == 125
     assert gs("run", "--dry-run", "--on-oom", "/bin/true", "no-such-prog").returncode == 127
     assert gs("run", "--dry-run", "--on-oom", "/bin/true", "true").returncode == 125
+
+
+# ---------------------------------------------------------------------------- swap
+
+
+@pytest.fixture
+def without_swap_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cgroup.Hierarchy:
+    """A memory controller that does not account for swap, on a machine that has some."""
+    where = cgroup.Hierarchy(1, str(tmp_path), str(tmp_path))
+    (tmp_path / where.limit_file).touch()
+    monkeypatch.setattr(cgroup, "require", lambda: where)
+    monkeypatch.setattr(cgroup, "find_place", lambda where: where.own)
+    monkeypatch.setattr(cgroup, "has_swap", lambda: True)
+    monkeypatch.setenv("GS_PROCFS", "/nowhere")
+    return where
+
+
+def test_swap_that_is_to_be_limited_and_cannot(
+    without_swap_limits: cgroup.Hierarchy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dry-run", "--allow-unprotected", "--on-oom", "true", "--memory-max", "50M"]
+    for size in ("0", "10M"):
+        assert runner.main([*words, "--swap-max", size, "true"]) == 125
+        assert "boot it with swapaccount=1" in capsys.readouterr().err
+    assert runner.main([*words, "true"]) == 0
+    assert "52428800 bytes, swap not limited (this kernel" in capsys.readouterr().out
+    Path(without_swap_limits.own, without_swap_limits.swap_file).touch()
+    assert runner.main([*words, "--swap-max", "0", "true"]) == 0
+    assert "52428800 bytes, swap 0 bytes" in capsys.readouterr().out
+
+
+def test_swap_that_is_not_limited_is_told_of_where_there_is_some(
+    without_swap_limits: cgroup.Hierarchy,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = cgroup.Group(without_swap_limits.own, without_swap_limits)
+    runner._warn_of_swap(group)
+    said = capsys.readouterr().err
+    assert said.startswith("gs run: PROG may swap") and said.count("\n") == 1
+    monkeypatch.setattr(cgroup, "has_swap", lambda: False)
+    runner._warn_of_swap(group)
+    assert capsys.readouterr().err == ""
+
+
+def test_no_group_is_made_where_swap_must_be_limited_and_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try:
+        place = cgroup.find_place(cgroup.require())
+    except GsError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    monkeypatch.setattr(cgroup, "limits_swap", lambda group, where: False)
+    with pytest.raises(NotSupported, match="swapaccount"):
+        cgroup.make(50 << 20, 0, must_limit_swap=True)
+    assert cgroup.stale(place) == []
+
+
+def test_a_root_of_version_2_is_judged_by_its_groups(tmp_path: Path) -> None:
+    where = cgroup.Hierarchy(2, str(tmp_path), str(tmp_path))
+    assert cgroup.limits_swap(str(tmp_path), where)
+    assert cgroup.limits_swap("/nowhere", where)
+    (tmp_path / "system.slice").mkdir()
+    (tmp_path / "system.slice" / "memory.max").touch()
+    assert not cgroup.limits_swap(str(tmp_path), where)
+    (tmp_path / "system.slice" / "memory.swap.max").touch()
+    assert cgroup.limits_swap(str(tmp_path), where)
 
 
 # ---------------------------------------------------------------------------- --user
