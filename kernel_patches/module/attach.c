@@ -471,17 +471,20 @@ static int __init gs_module_init(void)
 	if (err)
 		return err;
 	register_pm_notifier(&gs_suspend_block);
-	err = graceful_shutdown_attach(&gs_module_ops);
-	if (err)
-		goto out_notifier;
 	err = gs_hooks_register();
 	if (err)
-		goto out_detach;
+		goto out_notifier;
+	/* Last: whoever opens a file of it has a reference from then on. */
+	err = graceful_shutdown_attach(&gs_module_ops);
+	if (err)
+		goto out_hooks;
 	pr_info("version %s\n", GS_VERSION);
 	return 0;
 
-out_detach:
-	graceful_shutdown_detach();
+out_hooks:
+	pr_err("not loaded: its files could not be made (error %d)\n", err);
+	gs_hooks_unregister();
+	synchronize_rcu_tasks();
 out_notifier:
 	unregister_pm_notifier(&gs_suspend_block);
 	return err;

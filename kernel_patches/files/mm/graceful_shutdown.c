@@ -23,6 +23,7 @@
 #include <linux/init.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/proc_fs.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
@@ -328,6 +329,8 @@ static struct ctl_table gs_sysctls[] = {
  */
 void graceful_shutdown_detach(void)
 {
+	const struct graceful_shutdown_ops *ops = gs_ops;
+
 	proc_remove(gs_features);
 	unregister_sysctl_table(gs_sysctl_header);
 	gs_registry_exit();
@@ -335,8 +338,12 @@ void graceful_shutdown_detach(void)
 	if (gs_active)
 		gs_switch_off();
 	mutex_unlock(&gs_state_mutex);
-	/* In a patched kernel there may be kills still to come. */
+	/* There may be kills still to come, and one that has seen it. */
 	gs_ops = NULL;
+	if (ops) {
+		mutex_lock(ops->oom_lock);
+		mutex_unlock(ops->oom_lock);
+	}
 	gs_launchers_end();
 	cancel_delayed_work_sync(&gs_upkeep_work);
 	gs_graces_exit();
