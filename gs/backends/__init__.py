@@ -36,6 +36,10 @@ class Backend:
     #: Whether the program is to be frozen while its handler runs, where it would not stand still.
     freezes = False
 
+    def is_there(self) -> bool:
+        """Whether this machine has it at all, be it usable or not."""
+        raise NotImplementedError
+
     def unusable(self) -> GsError | None:
         """Why it cannot be taken on this machine by this user, or None."""
         raise NotImplementedError
@@ -73,9 +77,9 @@ def select(name: str = "auto", files: KernelFiles | None = None) -> Backend:
         reason = backend.unusable()
         if reason is None:
             return backend
-        reasons.append(reason)
-    # Of them all the kernel's own way says the most.
-    raise reasons[0]
+        reasons.append((backend, reason))
+    # What keeps one that is there says more than that another is not there.
+    raise next((reason for backend, reason in reasons if backend.is_there()), reasons[0][1])
 
 
 def named(name: str, files: KernelFiles | None = None) -> Backend:

@@ -101,6 +101,10 @@ class GuardedBackend(Backend):
         """The group at this path, not armed."""
         raise NotImplementedError
 
+    def is_there(self) -> bool:
+        where = cgroup.hierarchy()
+        return where is not None and where.version == self.version
+
     def unusable(self) -> GsError | None:
         where = cgroup.hierarchy()
         if where is None or where.version != self.version:

@@ -33,6 +33,9 @@ class KernelBackend(Backend):
     def __init__(self, files: KernelFiles | None = None) -> None:
         self._files = files or KernelFiles()
 
+    def is_there(self) -> bool:
+        return os.path.exists(self._files.features)
+
     def unusable(self) -> GsError | None:
         try:
             found = features(self._files)

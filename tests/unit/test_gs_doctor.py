@@ -10,7 +10,7 @@ import pytest
 
 from gs import backends, cgroup, doctor
 from gs.backends import kernel
-from gs.errors import NotSupported, PermissionDenied, UsageError
+from gs.errors import GsError, NotSupported, PermissionDenied, UsageError
 from gs.finding import BAD, GOOD, NOTE, OUTPUTS, WARNING, Finding, Machine
 from gs.paths import KernelFiles
 from tests.unit.gs_support import FEATURES, FULL_FEATURES, gs, make_procfs
@@ -66,6 +66,24 @@ def test_as_json() -> None:
 def test_every_trouble_comes_with_what_mends_it() -> None:
     for finding in doctor.examine():
         assert finding.mend or finding.level in (GOOD, NOTE), finding
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_the_reason_is_that_of_a_backend_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    where = cgroup.Hierarchy(version, "/", "/x") if version else None
+    monkeypatch.setattr(cgroup, "hierarchy", lambda: where)
+
+    def no_place(where: cgroup.Hierarchy) -> str:
+        raise PermissionDenied("no place")
+
+    monkeypatch.setattr(cgroup, "find_place", no_place)
+    with pytest.raises(GsError, match="no place" if version else "not patched"):
+        backends.select("auto", NO_KERNEL)
+    monkeypatch.setattr(kernel, "may_register", lambda files: False)
+    with pytest.raises(PermissionDenied, match="cannot register a handler"):
+        backends.select("auto", patched(tmp_path))
 
 
 # ---------------------------------------------------------------------------- recorded machines
