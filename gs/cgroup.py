@@ -181,14 +181,14 @@ def find_place(where: Hierarchy) -> str:
     Raises NotSupported or PermissionDenied where that would fail, as far as can be told before.
     """
     place = parent_for_child(where, change=False)
-    number = _refusal(place)
+    number = refusal(place)
     if number:
-        refusal = OSError(number, os.strerror(number))
-        raise _failed(f"cannot make a memory cgroup in {place}", refusal)
+        error = OSError(number, os.strerror(number))
+        raise _failed(f"cannot make a memory cgroup in {place}", error)
     return place
 
 
-def _refusal(directory: str) -> int:
+def refusal(directory: str) -> int:
     """The errno of making a directory there, 0 if nothing speaks against it."""
     if os.access(directory, os.W_OK):
         return 0

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 
-from . import procfile
+from . import cgroup, procfile
 from .paths import run_directory
 
 TYPE_CHECKING = False
@@ -71,6 +71,15 @@ def create(backend: str, group: str, entry: Entry) -> RunFile:
     finally:
         os.unlink(hidden)
     return RunFile(path, fd, backend, group, entry)
+
+
+def refusal() -> OSError | None:
+    """Why :func:`create` would fail, as far as can be told before; nothing is changed."""
+    directory = place = run_directory()
+    while not os.path.exists(place):
+        place = os.path.dirname(place) or "."
+    number = cgroup.refusal(place) if os.path.isdir(place) else errno.ENOTDIR
+    return OSError(number, os.strerror(number), directory) if number else None
 
 
 def _publish(hidden: str, path: str) -> str:

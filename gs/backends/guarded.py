@@ -6,6 +6,8 @@ lines that differ between the versions.
 
 from __future__ import annotations
 
+import os
+
 from .. import cgroup, procfile
 from ..errors import GsError, NotSupported, PermissionDenied, UsageError
 from ..paths import KernelFiles
@@ -114,7 +116,7 @@ class GuardedBackend(Backend):
             cgroup.find_place(where)
         except GsError as error:
             return error
-        return None
+        return _no_record()
 
     def keys(self) -> tuple[str, ...]:
         return ("grace_ms", "signal", "scope")
@@ -149,10 +151,7 @@ class GuardedBackend(Backend):
         try:
             run = runfile.create(self.name, group.path, entry)
         except OSError as error:
-            what = "cannot write down the run"
-            if isinstance(error, PermissionError):
-                raise PermissionDenied(what, str(error)) from None
-            raise NotSupported(what, str(error)) from None
+            raise _cannot_write(error) from None
         try:
             guard.start(run, self.watched(group.path), group.where)
         except BaseException:
@@ -171,6 +170,25 @@ class _Guarded(Armed):
 
     def close(self) -> None:
         pass
+
+
+def _no_record() -> GsError | None:
+    """What keeps a run from being written down, or None."""
+    from .. import runfile
+
+    error = runfile.refusal()
+    return None if error is None else _cannot_write(error)
+
+
+def _cannot_write(error: OSError) -> GsError:
+    hint = "in a systemd unit: RuntimeDirectory=gs"
+    if os.geteuid() != 0:
+        hint = (
+            "set XDG_RUNTIME_DIR to a directory of yours; in a systemd unit: RuntimeDirectory=NAME"
+            " and Environment=XDG_RUNTIME_DIR=/run/NAME"
+        )
+    kind = PermissionDenied if isinstance(error, PermissionError) else NotSupported
+    return kind("cannot write down the run", str(error), hint)
 
 
 def _unreclaimable(path: str, where: Hierarchy) -> int:

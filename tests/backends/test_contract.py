@@ -554,6 +554,16 @@ class TestPlaces:
         said = (tmp_path / "error").read_text()
         assert "ermission denied" in said and said.count("\n") == 1
 
+    def test_no_place_to_write_the_run_down(self, guarded: World) -> None:
+        guarded.environment["GS_RUN_DIRECTORY"] = "/dev/null/run"
+        words = guarded.run_words("true", "true")[1:]
+        for dry in ((), ("--dry-run",)):
+            done = guarded.gs("run", *dry, *words)
+            assert done.returncode == 125 and "cannot write down the run" in done.stderr
+        words = guarded.run_words("true", "true", limit=None)[1:]
+        done = guarded.gs("run", "--allow-unprotected", *words)
+        assert done.returncode == 0 and "NOT protected: cannot write down" in done.stderr
+
     def test_groups_that_cannot_be_written(self, guarded: World) -> None:
         mount = cgroup.require().mount
         words = guarded.command(*guarded.run_words("true", "true"))

@@ -13,7 +13,13 @@ from gs.backends import kernel
 from gs.errors import GsError, NotSupported, PermissionDenied, UsageError
 from gs.finding import BAD, GOOD, NOTE, OUTPUTS, WARNING, Finding, Machine
 from gs.paths import KernelFiles
-from tests.unit.gs_support import FEATURES, FULL_FEATURES, gs, make_procfs
+from tests.unit.gs_support import (
+    FEATURES,
+    FULL_FEATURES,
+    NO_RUN_DIRECTORY,
+    gs,
+    make_procfs,
+)
 
 NO_KERNEL = KernelFiles("/nowhere/a", "/nowhere/b", "/nowhere/c", "/nowhere/d")
 
@@ -45,8 +51,8 @@ def patched(tmp_path: Path, features: str = FEATURES) -> KernelFiles:
 # ---------------------------------------------------------------------------- this machine
 
 
-def test_this_machine_without_a_patched_kernel() -> None:
-    done = gs("doctor")
+def test_this_machine_without_a_patched_kernel(tmp_path: Path) -> None:
+    done = gs("doctor", GS_RUN_DIRECTORY=str(tmp_path / "run"))
     usable = backends.capabilities(files=NO_KERNEL).backend
     assert (done.returncode, done.stderr) == (0 if usable else 3, "")
     assert done.stdout.startswith("note backend:" if usable else "BAD  backend:")
@@ -66,6 +72,21 @@ def test_as_json() -> None:
 def test_every_trouble_comes_with_what_mends_it() -> None:
     for finding in doctor.examine():
         assert finding.mend or finding.level in (GOOD, NOTE), finding
+
+
+def test_without_a_place_to_write_a_run_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look says is what a run does."""
+    monkeypatch.setenv("GS_RUN_DIRECTORY", NO_RUN_DIRECTORY)
+    where = cgroup.hierarchy()
+    name = f"cgroup{where.version}" if where else ""
+    monkeypatch.setattr(cgroup, "find_place", lambda where: "/")
+    for uid, hint in ((0, "RuntimeDirectory=gs"), (1000, "XDG_RUNTIME_DIR")):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        refused = backends.named(name or "cgroup2").unusable()
+        assert isinstance(refused, NotSupported)
+        if name:
+            assert NO_RUN_DIRECTORY in refused.why and hint in refused.hint
+            assert backends.capabilities(files=NO_KERNEL).reason == str(refused)
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])

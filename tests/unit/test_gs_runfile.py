@@ -38,6 +38,30 @@ def test_a_run_lasts_as_long_as_somebody_has_its_file(directory: Path) -> None:
     assert [path.name for path in directory.iterdir()] == ["run-4711"]
 
 
+def test_looking_whether_it_can_be_written_makes_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (directory, directory / "a" / "b", "relative/run"):
+        monkeypatch.setenv("GS_RUN_DIRECTORY", str(place))
+        assert runfile.refusal() is None
+    assert not directory.exists()
+    directory.write_text("")
+    monkeypatch.setenv("GS_RUN_DIRECTORY", str(directory / "run"))
+    refused = runfile.refusal()
+    assert isinstance(refused, NotADirectoryError) and refused.filename == str(directory / "run")
+    with pytest.raises(NotADirectoryError):
+        runfile.create("cgroup1", "/", ENTRY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_directory_of_another_user(directory: Path) -> None:
+    child = os.fork()
+    if not child:
+        os.setresuid(65534, 65534, 65534)
+        os._exit(isinstance(runfile.refusal(), PermissionError))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
 def test_one_process_may_be_in_several_runs(directory: Path) -> None:
     runs = [runfile.create("cgroup1", f"/{number}", ENTRY) for number in range(3)]
     assert len({run.path for run in runs}) == 3 and len(runfile.guarded()) == 3
