@@ -61,6 +61,8 @@ The exit status is PROG's own; 125 if gs failed before PROG began, 126 if PROG c
   gs-oom run --on-oom /usr/local/bin/save-state --grace 5s -- python3 train.py
 """
 
+_IN_SCOPE = "a systemd user scope"
+
 #: Python ignores these two, and an exec'd program would inherit that.
 _IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
 
@@ -85,13 +87,17 @@ class Plan:
         self.argv = scanned.program
         self.path = _find_prog(scanned.program[0])
         self.dry_run = "--dry-run" in options
-        self.memory_max, self.swap_max, self.memory_place = _parse_memory(options)
+        self.memory_max, self.swap_max = _parse_memory(options)
+        self.memory_place = ""
+        self.scoped = False
         self.user = _parse_user(options["--user"]) if "--user" in options else None
         self._unprotected_is_fine = "--allow-unprotected" in options
         self.entry = _parse_entry(options)
         if "--freeze" in options and self.entry.signal is not None:
             raise UsageError("--freeze and --signal", "a frozen program does not get its signal")
         self.backend = self._select_backend(options.get("--backend", "auto"))
+        if self.memory_max is not None:
+            self.memory_place = self._find_place()
         if self.backend is not None:
             self.backend.freezes = "--freeze" in options
         if self.backend is not None and self.memory_max is None:
@@ -115,12 +121,34 @@ class Plan:
         try:
             return backends.select(name)
         except (NotSupported, PermissionDenied) as error:
-            if name != "kernel" and not self.dry_run:
-                from . import scope
-
-                scope.enter()
+            if name in ("auto", "cgroup2") and self._goes_into_scope():
+                return backends.named("cgroup2")
             self.tolerate(error)
             return None
+
+    def _find_place(self) -> str:
+        """The directory for the program's group, which a user may have in a scope alone."""
+        from . import cgroup
+
+        if self.scoped:
+            return _IN_SCOPE
+        try:
+            return cgroup.find_place(cgroup.require())
+        except (NotSupported, PermissionDenied):
+            if self._goes_into_scope():
+                return _IN_SCOPE
+            raise
+
+    def _goes_into_scope(self) -> bool:
+        """Start again in a systemd user scope, where there is one to be had; else this comes back.
+        Of a dry run, whether that would be done."""
+        from . import scope
+
+        if self.dry_run:
+            self.scoped = scope.is_available()
+        else:
+            scope.enter()
+        return self.scoped
 
     def _choose_scope(self, backend: backends.Backend) -> None:
         """A victim is often a child, so these are covered too where the backend can do that."""
@@ -141,7 +169,7 @@ class Plan:
             self.tolerate(error)
             self.backend = None
         if self.memory_max is not None:
-            self.memory_place = _place_of_group()
+            self.memory_place = self._find_place()
 
     def tolerate(self, error: GsError) -> None:
         """Go on unprotected where that was allowed, else raise."""
@@ -160,8 +188,9 @@ class Plan:
         def words(argv: Sequence[str]) -> str:
             return " ".join(map(shlex.quote, argv))
 
+        backend = self.backend.describe() if self.backend else "none: NOT protected"
         rows = [
-            ("backend", self.backend.describe() if self.backend else "none: NOT protected"),
+            ("backend", f"{backend}, in {_IN_SCOPE}" if self.scoped else backend),
             ("handler", words(self.entry.argv) or f"none, signal {self.entry.signal}"),
             ("program", words([self.path, *self.argv[1:]])),
             ("registers", format_command(self.entry.replace(pid="PID"))),
@@ -216,24 +245,17 @@ def _parse_entry(options: dict[str, str]) -> Entry:
     return Entry(os.getpid(), argv, registry.milliseconds(grace), signal, scope)
 
 
-def _parse_memory(options: dict[str, str]) -> tuple[int | None, int | None, str]:
-    """Limit, swap, and the directory in which a cgroup with these can be made."""
+def _parse_memory(options: dict[str, str]) -> tuple[int | None, int | None]:
+    """Limit and swap."""
     if "--memory-max" not in options:
         if "--swap-max" in options:
             raise UsageError("--swap-max alone limits nothing", hint="give --memory-max too")
-        return None, 0, ""
+        return None, 0
     from . import cgroup
 
     memory_max = arguments.parse_size(options["--memory-max"])
     cgroup.check_limit(memory_max)
-    swap_max = arguments.parse_size(options.get("--swap-max", "0"))
-    return memory_max, swap_max, _place_of_group()
-
-
-def _place_of_group() -> str:
-    from . import cgroup
-
-    return cgroup.find_place(cgroup.require())
+    return memory_max, arguments.parse_size(options.get("--swap-max", "0"))
 
 
 def _parse_user(text: str) -> User:

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from typing import Mapping
 
 
+def is_available() -> bool:
+    """Whether :func:`enter` would not come back, as far as can be told before."""
+    return _command() is not None
+
+
 def enter() -> None:
     """Become the same command in a delegated scope of its own, in the same process; comes back
     where that is not to be had."""
-    command = scoped_command(os.environ, os.geteuid())
+    command = _command()
     if command is not None:
         with open("/proc/self/cmdline", "rb") as file:
             words = file.read().split(b"\0")[1:-1]
@@ -23,6 +28,16 @@ def enter() -> None:
             os.execv(command[0], [*map(os.fsencode, command), os.fsencode(sys.executable), *words])
         except OSError:
             pass  # then without
+
+
+def _command() -> list[str] | None:
+    """What is to be written before this command; None where that cannot be, or does not help."""
+    from .backends.cgroup2 import Cgroup2Backend
+
+    command = scoped_command(os.environ, os.geteuid())
+    if command is None or Cgroup2Backend().unusable_in_scope() is not None:
+        return None
+    return command
 
 
 def scoped_command(environment: Mapping[str, str], uid: int) -> list[str] | None:

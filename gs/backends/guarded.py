@@ -108,15 +108,18 @@ class GuardedBackend(Backend):
         return where is not None and where.version == self.version
 
     def unusable(self) -> GsError | None:
+        return self._no_controller() or _no_place() or _no_record()
+
+    def unusable_in_scope(self) -> GsError | None:
+        """Why it could not be taken in a group that was delegated to this user either, or None."""
+        return self._no_controller() or _no_record()
+
+    def _no_controller(self) -> GsError | None:
         where = cgroup.hierarchy()
-        if where is None or where.version != self.version:
-            there = "not mounted" if where is None else f"of version {where.version}"
-            return NotSupported(f"no backend {self.name}", f"the memory controller is {there}")
-        try:
-            cgroup.find_place(where)
-        except GsError as error:
-            return error
-        return _no_record()
+        if where is not None and where.version == self.version:
+            return None
+        there = "not mounted" if where is None else f"of version {where.version}"
+        return NotSupported(f"no backend {self.name}", f"the memory controller is {there}")
 
     def keys(self) -> tuple[str, ...]:
         return ("grace_ms", "signal", "scope")
@@ -170,6 +173,15 @@ class _Guarded(Armed):
 
     def close(self) -> None:
         pass
+
+
+def _no_place() -> GsError | None:
+    """What keeps a group for the program from being made, or None."""
+    try:
+        cgroup.find_place(cgroup.require())
+    except GsError as error:
+        return error
+    return None
 
 
 def _no_record() -> GsError | None:

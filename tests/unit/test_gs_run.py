@@ -5,6 +5,7 @@ The registry here is a recorded file: these tests see what is written to it, and
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import signal
@@ -15,9 +16,18 @@ from pathlib import Path
 import pytest
 
 from gs import backends, cgroup, runner
+from gs.backends import kernel
 from gs.errors import GsError, NotSupported
 from gs.scope import scoped_command
-from tests.unit.gs_support import FEATURES, FULL_FEATURES, REPO, environment, gs, make_procfs
+from tests.unit.gs_support import (
+    FEATURES,
+    FULL_FEATURES,
+    NO_RUN_DIRECTORY,
+    REPO,
+    environment,
+    gs,
+    make_procfs,
+)
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="registering takes root")
 
@@ -482,6 +492,90 @@ def test_the_way_to_prog_imports_little(tmp_path: Path, words: tuple[str, ...]) 
 
 
 # ---------------------------------------------------------------------------- a user's own scope
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user under systemd, with version 2, who may make no group where he is; the directory of
+    his `systemd-run`, which does what it is asked for."""
+    mount, runtime, tools = tmp_path / "cg", tmp_path / "runtime", tmp_path / "tools"
+    for directory in (mount / "user.slice", runtime / "systemd", tools):
+        directory.mkdir(parents=True)
+    (runtime / "systemd" / "private").touch()
+    (mount / "user.slice" / "memory.max").write_text("100000000\n")
+    (mount / "cgroup.subtree_control").write_text("memory\n")
+    script(
+        tools / "systemd-run",
+        '#!/bin/sh\nwhile [ "$1" != -- ]; do case $1 in --setenv=*) export "${1#*=}";; esac\n'
+        'shift; done; shift; exec "$@"\n',
+    )
+    where = cgroup.Hierarchy(2, str(mount), str(mount / "user.slice"))
+    monkeypatch.setattr(cgroup, "hierarchy", lambda *_: where)
+    monkeypatch.setattr(cgroup, "refusal", lambda path: errno.EACCES if "/cg" in path else 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("GS_RUN_DIRECTORY", str(runtime / "gs"))
+    monkeypatch.setenv("GS_PROCFS", "/nowhere")
+
+    def execv(path: str, words: list[str | bytes]) -> None:
+        raise Executed(path)
+
+    monkeypatch.setattr(os, "execv", execv)
+    return tools
+
+
+class Executed(Exception):
+    """Instead of an exec of that program."""
+
+
+LIMITS = pytest.mark.parametrize("limit", [(), ("--memory-max", "50M")], ids=["", "memory-max"])
+
+
+@LIMITS
+def test_a_run_of_a_user_goes_on_in_a_scope(user: Path, limit: tuple[str, ...]) -> None:
+    with pytest.raises(Executed, match=f"{user}/systemd-run"):
+        runner.main([*limit, "--on-oom", "true", "true"])
+
+
+def test_so_does_one_that_needs_it_for_its_limit_alone(
+    user: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GS_PROCFS", str(make_procfs(tmp_path / "proc")))
+    monkeypatch.setattr(kernel, "may_register", lambda files: True)
+    words = ("--backend", "kernel", "--memory-max", "50M", "--on-oom", "true", "true")
+    with pytest.raises(Executed, match=f"{user}/systemd-run"):
+        runner.main(words)
+
+
+@LIMITS
+def test_a_dry_run_says_that_it_would(
+    user: Path, capsys: pytest.CaptureFixture[str], limit: tuple[str, ...]
+) -> None:
+    assert runner.main(["--dry-run", *limit, "--on-oom", "true", "true"]) == 0
+    said = capsys.readouterr().out
+    assert "backend:   cgroup2 (guards beside the program), in a systemd user scope\n" in said
+    assert "a cgroup in a systemd user scope\n" in said
+
+
+@pytest.mark.parametrize("missing", ["systemd-run", "directory", "version 2"])
+def test_where_a_scope_is_not_to_be_had_or_does_not_help(
+    user: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    missing: str,
+) -> None:
+    if missing == "systemd-run":
+        monkeypatch.setenv("PATH", "/nowhere")
+    elif missing == "directory":
+        monkeypatch.setenv("GS_RUN_DIRECTORY", NO_RUN_DIRECTORY)
+    else:
+        where = cgroup.Hierarchy(1, str(user.parent / "cg"), str(user.parent / "cg"))
+        monkeypatch.setattr(cgroup, "hierarchy", lambda *_: where)
+    for dry in ((), ("--dry-run",)):
+        words = [*dry, "--memory-max", "50M", "--on-oom", "/bin/true", "/bin/true"]
+        assert runner.main(words) == 125
+        assert "cannot make a memory cgroup in" in capsys.readouterr().err
 
 
 def test_a_user_is_given_a_scope(tmp_path: Path) -> None:
