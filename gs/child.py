@@ -149,10 +149,12 @@ def _start(words: list[str], popen: Mapping[str, Any]) -> subprocess.Popen[Any]:
             report = pipe.read()
     finally:
         os.close(readable)
+    if report == runner.BEGINS:
+        return process
+    returncode = process.wait()
     if report:
-        process.wait()
         raise runner.unpack_error(report)
-    return process
+    raise GsError("the program did not begin", f"`gs run` itself ended with {returncode}")
 
 
 def _open_stream() -> EventStream | None:

@@ -61,6 +61,9 @@ The exit status is PROG's own; 125 if gs failed before PROG began, 126 if PROG c
   gs-oom run --on-oom /usr/local/bin/save-state --grace 5s -- python3 train.py
 """
 
+#: No error begins so.
+BEGINS = b"\n"
+
 _IN_SCOPE = "a systemd user scope"
 
 #: Python ignores these two, and an exec'd program would inherit that.
@@ -297,7 +300,7 @@ def _is_never_chosen() -> bool:
 # ---------------------------------------------------------------------------- doing
 
 
-def execute(plan: Plan) -> NoReturn:
+def execute(plan: Plan, status_fd: int | None = None) -> NoReturn:
     """Register, confine, become the user, exec. What was done is undone if that fails."""
     group: Group | None = None
     armed: backends.Armed | None = None
@@ -317,6 +320,8 @@ def execute(plan: Plan) -> NoReturn:
             group.enter()
         if plan.user is not None:
             _become(plan.user)
+        if status_fd is not None:
+            os.write(status_fd, BEGINS)
         _exec(plan)
     except BaseException:
         if plan.user is not None and os.getresuid()[2] == 0:
@@ -421,8 +426,8 @@ def _say(text: object) -> None:
 def main(words: Sequence[str], status_fd: int | None = None) -> int:
     """`gs run WORDS...`; comes back only if PROG was not started, with the exit status.
 
-    With ``status_fd`` an error is not printed but written there (see gs.child); the descriptor is
-    closed when PROG begins.
+    With ``status_fd`` an error is not printed but written there (see gs.child), behind BEGINS where
+    PROG was to begin next; the descriptor is closed when PROG begins.
     """
     try:
         scanned = arguments.scan_run(words)
@@ -433,7 +438,7 @@ def main(words: Sequence[str], status_fd: int | None = None) -> int:
         if status_fd is not None:
             os.set_inheritable(status_fd, False)
         if not plan.dry_run:
-            execute(plan)
+            execute(plan, status_fd)
         for warning in plan.warnings:
             _say(warning)
         print(plan.describe(), end="")
@@ -456,7 +461,7 @@ def pack_error(error: GsError) -> bytes:
 
 
 def unpack_error(data: bytes) -> GsError:
-    """The error that was packed."""
-    name, what, why, hint = os.fsdecode(data).split("\0")
+    """The error that was packed, with BEGINS before it or not."""
+    name, what, why, hint = os.fsdecode(data.lstrip(BEGINS)).split("\0")
     error: GsError = getattr(errors, name)(what, why, hint)
     return error

@@ -37,7 +37,17 @@ def _command() -> list[str] | None:
     command = scoped_command(os.environ, os.geteuid())
     if command is None or Cgroup2Backend().unusable_in_scope() is not None:
         return None
-    return command
+    return command if _works([*command, "true"]) else None
+
+
+def _works(command: list[str]) -> bool:
+    """Whether it ends well. From the exec of one that does not, there would be no way back."""
+    silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    try:
+        pid = os.posix_spawn(command[0], command, os.environ, file_actions=silent)
+        return os.waitpid(pid, 0)[1] == 0
+    except OSError:
+        return False
 
 
 def scoped_command(environment: Mapping[str, str], uid: int) -> list[str] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import gs
-from gs import cgroup, registry
+from gs import cgroup, child, registry
 from gs.errors import GsError, ProgramNotFound, UsageError
 from gs.paths import KernelFiles
 from gs.procfile import Entry, Removal
@@ -305,6 +305,16 @@ def test_run_raises_what_kept_prog_from_beginning(procfs: Path) -> None:
     with pytest.raises(UsageError, match="memory"):
         gs.run(["true"], on_oom="/bin/true", memory_max=5)
     assert lines(procfs) == []
+
+
+def test_run_of_a_program_that_never_began_is_an_error(
+    procfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where something else took the place of `gs run`, and ended."""
+    for status in (0, 1):
+        monkeypatch.setattr(child, "_BOOTSTRAP", f"import sys; sys.exit({status})")
+        with pytest.raises(GsError, match=f"did not begin: .* ended with {status}"):
+            gs.run(["true"], on_oom="/bin/true")
 
 
 @root_only

@@ -558,7 +558,7 @@ def test_a_dry_run_says_that_it_would(
     assert "a cgroup in a systemd user scope\n" in said
 
 
-@pytest.mark.parametrize("missing", ["systemd-run", "directory", "version 2"])
+@pytest.mark.parametrize("missing", ["systemd-run", "systemd", "directory", "version 2"])
 def test_where_a_scope_is_not_to_be_had_or_does_not_help(
     user: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -567,6 +567,8 @@ def test_where_a_scope_is_not_to_be_had_or_does_not_help(
 ) -> None:
     if missing == "systemd-run":
         monkeypatch.setenv("PATH", "/nowhere")
+    elif missing == "systemd":
+        script(user / "systemd-run", "#!/bin/sh\necho no scope >&2\nexit 1\n")
     elif missing == "directory":
         monkeypatch.setenv("GS_RUN_DIRECTORY", NO_RUN_DIRECTORY)
     else:
@@ -576,6 +578,18 @@ def test_where_a_scope_is_not_to_be_had_or_does_not_help(
         words = [*dry, "--memory-max", "50M", "--on-oom", "/bin/true", "/bin/true"]
         assert runner.main(words) == 125
         assert "cannot make a memory cgroup in" in capsys.readouterr().err
+    words = ["--allow-unprotected", "--dry-run", "--on-oom", "/bin/true", "/bin/true"]
+    assert runner.main(words) == 0
+    assert "none: NOT protected\n" in capsys.readouterr().out
+
+
+def test_a_systemd_run_that_fails_is_not_heard(
+    user: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script(user / "systemd-run", "#!/bin/sh\necho no scope >&2\nexit 1\n")
+    assert runner.main(["--on-oom", "true", "true"]) == 125
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("gs run: cannot make a memory") and err.count("\n") == 1
 
 
 def test_a_user_is_given_a_scope(tmp_path: Path) -> None:
