@@ -59,7 +59,7 @@ def _takes_guards(machine: Machine) -> bool:
     try:
         return backends.select("auto", machine.files).name != "kernel"
     except GsError:
-        return False
+        return machine.has_scope()
 
 
 def examine_handler(
@@ -103,15 +103,29 @@ def _check_backend(machine: Machine) -> Iterator[Finding]:
     names = backends.NAMES[1:2] if machine.root else backends.NAMES[1:]
     reasons = [(one, one.unusable()) for one in (backends.named(n, machine.files) for n in names)]
     usable = [one for one, reason in reasons if reason is None]
+    scoped = not usable and machine.has_scope()
     for one, reason in reasons:
         if reason is not None:
             text = f"not {one.name}: {reason.what}: {reason.why}"
-            level = NOTE if usable else BAD
+            level = NOTE if usable or scoped else BAD
             yield Finding(_BACKEND_CHECK, level, text, _hint_for(reason))
             continue
         takes = "takes" if one is usable[0] else f"could take (--backend {one.name})"
         text = f"`gs-oom run` {takes} {one.describe()}: {one.promise}"
         yield Finding(_BACKEND_CHECK, GOOD, text)
+    if scoped:
+        one = backends.named("cgroup2")
+        text = f"`gs-oom run` takes {one.describe()}, in a systemd user scope: {one.promise}"
+        yield Finding(_BACKEND_CHECK, NOTE, text)
+    if _takes_guards(machine):
+        yield from _check_limit()
+
+
+def _check_limit() -> Iterator[Finding]:
+    """Guards watch a limit, and nothing else."""
+    where = cgroup.hierarchy()
+    if where is not None and cgroup.nearest_limit(where) is None:
+        yield Finding(_BACKEND_CHECK, NOTE, "no limit above this process: give --memory-max")
 
 
 def _hint_for(reason: GsError) -> str:
@@ -239,9 +253,11 @@ def _check_cgroup(machine: Machine) -> Iterator[Finding]:
         cgroup.find_place(where)
         yield Finding("cgroup", GOOD, here)
     except GsError as error:
-        yield Finding(
-            "cgroup", WARNING, f"{here}; --memory-max: {error.what}: {error.why}", error.hint
-        )
+        if machine.has_scope():
+            yield Finding("cgroup", NOTE, f"{here}; --memory-max: in a systemd user scope")
+        else:
+            text = f"{here}; --memory-max: {error.what}: {error.why}"
+            yield Finding("cgroup", WARNING, text, error.hint)
     left = [path for place in cgroup.places(where) for path in cgroup.stale(place)]
     if left:
         yield Finding(

@@ -37,6 +37,7 @@ class Machine:
     def __init__(self, root: str = "", files: KernelFiles | None = None) -> None:
         self.root = root
         self.files = files or KernelFiles()
+        self._has_scope: bool | None = None
 
     def read(self, path: str) -> str | None:
         """A file's text, or None if it is not there or not readable."""
@@ -57,6 +58,14 @@ class Machine:
         """Number and name of each process; the kernel cuts names at 15 characters."""
         for pid in filter(str.isdigit, self.list("/proc")):
             yield pid, (self.read(f"/proc/{pid}/comm") or "").rstrip("\n")
+
+    def has_scope(self) -> bool:
+        """Whether `gs run` could go on in a systemd user scope; tried once, and only here."""
+        from . import scope
+
+        if self._has_scope is None:
+            self._has_scope = not self.root and scope.is_available()
+        return self._has_scope
 
     def ask(self, *words: str) -> str | None:
         """What a program prints that changes nothing; None if it is not there or fails."""

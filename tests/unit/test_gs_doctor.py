@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gs import backends, cgroup, doctor
+from gs import backends, cgroup, doctor, scope
 from gs.backends import kernel
 from gs.errors import GsError, NotSupported, PermissionDenied, UsageError
 from gs.finding import BAD, GOOD, NOTE, OUTPUTS, WARNING, Finding, Machine
@@ -87,6 +87,47 @@ def test_without_a_place_to_write_a_run_down(monkeypatch: pytest.MonkeyPatch) ->
         if name:
             assert NO_RUN_DIRECTORY in refused.why and hint in refused.hint
             assert backends.capabilities(files=NO_KERNEL).reason == str(refused)
+
+
+@pytest.mark.parametrize("limit", [None, ("/x", 1 << 30)])
+def test_guards_without_a_limit_to_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: tuple[str, int] | None
+) -> None:
+    monkeypatch.setenv("GS_RUN_DIRECTORY", str(tmp_path / "run"))
+    where = cgroup.Hierarchy(1, str(tmp_path), str(tmp_path))
+    monkeypatch.setattr(cgroup, "hierarchy", lambda *_: where)
+    monkeypatch.setattr(cgroup, "nearest_limit", lambda where: limit)
+    said = "no limit above this process: give --memory-max"
+    backend = found(Machine(files=NO_KERNEL), "backend")
+    assert [f.level for f in backend if f.text == said] == ([] if limit else [NOTE])
+    assert doctor.can_protect(backend)
+    monkeypatch.setattr(kernel, "may_register", lambda files: True)
+    backend = found(Machine(files=patched(tmp_path)), "backend")
+    assert said not in [f.text for f in backend]
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_a_user_who_has_a_scope(monkeypatch: pytest.MonkeyPatch, available: bool) -> None:
+    def no_place(where: cgroup.Hierarchy) -> str:
+        raise PermissionDenied("no place")
+
+    asked = []
+    monkeypatch.setattr(scope, "is_available", lambda: asked.append(1) or available)
+    monkeypatch.setattr(cgroup, "find_place", no_place)
+    monkeypatch.setattr(cgroup, "hierarchy", lambda *_: cgroup.Hierarchy(2, "/cg", "/cg/x"))
+    findings = doctor.examine(Machine(files=NO_KERNEL))
+    assert len(asked) == 1
+    (place,) = [f for f in findings if f.check == "cgroup"]
+    takes = [f for f in findings if "`gs-oom run` takes" in f.text]
+    if available:
+        assert doctor.can_protect(findings)
+        assert [f.level for f in takes] == [place.level] == [NOTE]
+        assert "takes cgroup2 (guards beside the program), in a systemd user scope" in takes[0].text
+        assert "systemd user scope" in place.text
+    else:
+        assert not doctor.can_protect(findings)
+        assert takes == [] and place.level == WARNING
+    assert Machine("/recorded").has_scope() is False
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])
