@@ -10,8 +10,7 @@ import time
 from typing import Any, Mapping, Sequence
 
 from . import cgroup, runfile, runner
-from .backends import capabilities
-from .errors import GsError, NotSupported
+from .errors import GsError, NotSupported, UsageError
 from .eventstream import EventStream, OomEvent
 from .record import Record
 
@@ -70,14 +69,16 @@ def run(
     ``signal``, the number of one that the program gets when its grace begins. ``grace`` and
     ``timeout`` are in seconds (after ``timeout`` the program is killed, subprocess.TimeoutExpired
     is raised); sizes are bytes, or text such as "500M". ``scope`` is "process" or "tree" (the
-    program's children too); None is tree where the kernel knows it. With ``freeze`` the program is
+    program's children too); None is tree where the backend knows it. With ``freeze`` the program is
     frozen while its handler runs, where the backend cgroup2 would only slow it down. Other keywords
-    (stdin, stdout, stderr, cwd, env, …) go to subprocess.Popen.
+    (stdin, stdout, stderr, cwd, env, …) go to subprocess.Popen; neither a shell nor a PIPE, which
+    nobody would serve before the end, is taken.
 
     Raises what can be known before the program begins as GsError: ProgramNotFound, InvalidHandler,
     NotSupported, PermissionDenied, UsageError. Source of ``events``:
     /proc/graceful_shutdown_events, where the caller may read it, and /run/gs/events.
     """
+    _check(argv, popen)
     words = _words(on_oom, grace, signal, scope, memory_max, swap_max, user, backend)
     if freeze:
         words.append("--freeze")
@@ -100,6 +101,17 @@ def run(
             cgroup.sweep_everywhere()
 
 
+def _check(argv: object, popen: Mapping[str, Any]) -> None:
+    """UsageError for what subprocess takes and this does not."""
+    if isinstance(argv, (str, bytes, os.PathLike)):
+        raise UsageError("argv", "is one word", 'give a sequence: ["prog", "argument"]')
+    if popen.get("shell"):
+        raise UsageError("shell=True", "argv is run as it stands", 'give ["sh", "-c", "..."]')
+    for name in ("stdin", "stdout", "stderr"):
+        if popen.get(name) == subprocess.PIPE:
+            raise UsageError(f"{name}=PIPE", "nobody is at its other end", "use a file")
+
+
 def _words(
     on_oom: str | Sequence[str | os.PathLike[str]] | None,
     grace: float | None,
@@ -111,8 +123,6 @@ def _words(
     backend: str,
 ) -> list[str]:
     """The same request as options of `gs run`."""
-    if scope is None and "scope" not in capabilities().keys:
-        scope = "process"
     options: Mapping[str, object] = {
         "--on-oom": None if on_oom is None else _quoted(on_oom),
         "--grace": None if grace is None else f"{grace:f}s",

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import gs
-from gs import cgroup, child, registry
+from gs import backends, cgroup, child, registry
 from gs.errors import GsError, ProgramNotFound, UsageError
 from gs.paths import KernelFiles
 from gs.procfile import Entry, Removal
@@ -315,6 +316,37 @@ def test_run_of_a_program_that_never_began_is_an_error(
         monkeypatch.setattr(child, "_BOOTSTRAP", f"import sys; sys.exit({status})")
         with pytest.raises(GsError, match=f"did not begin: .* ended with {status}"):
             gs.run(["true"], on_oom="/bin/true")
+
+
+@pytest.mark.parametrize(
+    ("argv", "popen", "hint"),
+    [
+        ("sleep 1", {}, "sequence"),
+        (Path("/bin/true"), {}, "sequence"),
+        (["true"], {"shell": True}, "sh"),
+        (["true"], {"stdin": subprocess.PIPE}, "file"),
+        (["true"], {"stdout": subprocess.PIPE}, "file"),
+        (["true"], {"stderr": subprocess.PIPE}, "file"),
+    ],
+)
+def test_run_takes_not_all_that_subprocess_takes(
+    procfs: Path, argv: Any, popen: dict[str, Any], hint: str
+) -> None:
+    with pytest.raises(UsageError, match=hint):
+        gs.run(argv, on_oom="/bin/true", **popen)
+    assert lines(procfs) == []
+
+
+@root_only
+def test_run_asks_for_no_scope_of_its_own(
+    procfs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Which backend it will be, is known only in the child."""
+    monkeypatch.setattr(backends, "capabilities", lambda: pytest.fail("asked"))
+    assert gs.run(["true"], on_oom="/bin/true").returncode == 0
+    assert "only the process itself is covered" in capfd.readouterr().err
+    gs.run(["true"], on_oom="/bin/true", scope="process")
+    assert capfd.readouterr().err == ""
 
 
 @root_only
