@@ -50,14 +50,22 @@ def look_at(path: str) -> Image:
 
     Formats that are registered with binfmt_misc are not known here, and refused.
     """
-    with open(path, "rb") as file:
-        head = file.read(4096)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except PermissionError:
+        why = "it may be executed but not read, so that nothing can be said of it"
+        raise InvalidHandler(f"handler {path}", why, "run this as root") from None
     size = os.path.getsize(path)
     if head.startswith(b"#!"):
         words = head[2:].split(b"\n")[0].split()
         return Image("script", size, os.fsdecode(words[0]) if words else None)
     if head.startswith(b"\x7fELF"):
-        return Image("dynamic" if _has_interpreter(path, head) else "static", size)
+        try:
+            return Image("dynamic" if _has_interpreter(path, head) else "static", size)
+        except (struct.error, ValueError, OSError):
+            why = "it is a program whose end is missing, or damaged"
+            raise InvalidHandler(f"handler {path}", why, "copy it once more") from None
     raise InvalidHandler(
         f"handler {path}",
         "the kernel cannot execute it: neither a program nor a script that says what runs it",

@@ -58,6 +58,31 @@ def test_what_the_kernel_cannot_execute(tmp_path: Path) -> None:
         doctor.examine_handler([script(tmp_path / "none", "#!\n")])
 
 
+def test_a_program_that_is_cut_off_or_damaged(tmp_path: Path) -> None:
+    whole = Path("/bin/sh").read_bytes()
+    path = tmp_path / "cut"
+    for data in (whole[:4], whole[:40], whole[:80], whole[:32] + b"\xff" * 8 + whole[40:]):
+        path.write_bytes(data)
+        path.chmod(0o755)
+        with pytest.raises(InvalidHandler, match="damaged"):
+            trial.look_at(str(path))
+    assert gs("doctor", "--on-oom", str(path)).returncode == 6
+
+
+def test_a_program_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "private"
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o711)
+    if os.geteuid() == 0:  # it reads all the same
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(trial, "open", refuse, raising=False)
+    with pytest.raises(InvalidHandler, match="not read"):
+        trial.look_at(str(path))
+
+
 # ---------------------------------------------------------------------------- how it runs
 
 
