@@ -47,18 +47,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _print_any_bytes()
     if words and words[0] == "run":
-        from . import runner
+        from . import errors, runner
 
-        return runner.main(words[1:])
+        return _with_output(lambda: runner.main(words[1:]), errors.RUN_FAILED)
     _hand_over_to_ghostscript(words)
+    return _with_output(lambda: _dispatch(words), 1)
+
+
+def _with_output(command: Callable[[], int], failed: int) -> int:
+    """What a command ends with; ``failed`` where its output could not be written."""
     try:
-        return _dispatch(words)
+        try:
+            return command()
+        finally:
+            if sys.stdout is not None:  # it was closed by the caller
+                sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader has gone; what is still buffered must not raise again at the exit.
+        _drop_output()
+        return 141  # the reader has gone
+    except OSError as error:
+        _drop_output()
+        _complain(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        return failed
+
+
+def _drop_output() -> None:
+    """What is still buffered must not raise again at the exit."""
+    if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
 
 
 def _print_any_bytes() -> None:
@@ -88,9 +106,7 @@ def _dispatch(words: list[str]) -> int:
     from .errors import GsError
 
     try:
-        code = _parse_and_run(words)
-        sys.stdout.flush()
-        return code
+        return _parse_and_run(words)
     except GsError as error:
         _complain(error)
         return error.exit_code

@@ -149,7 +149,11 @@ def find_handler(name: str) -> str:
             raise InvalidHandler(f"handler {name}", "is not a regular file")
         where = "no such file" if "/" in name else "not found on PATH"
         raise InvalidHandler(f"handler {name}", where, "give the path of a program that exists")
-    path = absolute(path)
+    try:
+        path = absolute(path)
+    except OSError as error:
+        why = f"the working directory is not to be found ({error.strerror})"
+        raise InvalidHandler(f"handler {name}", why, "give its absolute path") from None
     if not os.access(path, os.X_OK):
         raise InvalidHandler(f"handler {path}", "is not executable", f"chmod +x {path}")
     return path

@@ -322,6 +322,43 @@ def test_watch_ends_quietly_at_ctrl_c(tmp_path: Path) -> None:
     os.close(hold)
 
 
+def in_a_shell(procfs: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """A line of bash in which $GS is the command."""
+    start = f"import sys; sys.path.insert(0, {str(REPO)!r}); from gs.cli import main; "
+    words = [sys.executable, "-S", "-c", f'"{start}sys.exit(main())"']
+    return subprocess.run(
+        ["bash", "-c", f"gs() {{ {' '.join(words)} \"$@\"; }}; {text}"],
+        env=environment(procfs), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+DRY_RUN = "run --dry-run --scope process --on-oom true true"
+OUTPUT = ["list", "watch --no-follow", "doctor", "completion bash", "module status", "--help",
+          "list --help", "run --help", DRY_RUN]  # fmt: skip
+
+
+@root_only
+@pytest.mark.parametrize("words", OUTPUT)
+def test_output_that_cannot_be_written(procfs: Path, words: str) -> None:
+    closed = in_a_shell(procfs, f"gs {words} >&-")
+    assert closed.returncode in (0, 3) and "Traceback" not in closed.stderr
+    full = in_a_shell(procfs, f"gs {words} >/dev/full")
+    assert full.returncode == (125 if words.startswith("run") else 1)
+    assert full.stderr == "gs-oom: cannot write the output: No space left on device\n"
+    gone = in_a_shell(procfs, f"{{ sleep 0.5; gs {words}; echo $? >&2; }} | true")
+    assert gone.stderr == "141\n"
+
+
+def test_a_handler_of_a_directory_that_is_gone(procfs: Path, tmp_path: Path) -> None:
+    (tmp_path / "save").write_text("#!/bin/sh\n")
+    (tmp_path / "save").chmod(0o755)
+    enter = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone"
+    for words, code in (("run --on-oom ../save true", 125), ("register 1 --on-oom ../save", 6)):
+        done = in_a_shell(procfs, f"{enter}; gs {words}")
+        assert done.returncode == code and "give its absolute path" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_a_newer_kernels_event_is_shown_too() -> None:
     line = "seq=1 time_ns=1 event=paused pid=1 comm=a uid=0 constraint=none memcg=- why=cold"
     assert cli.describe(OomEvent.parse(line)).endswith("paused   1 (a) in none: why=cold")
