@@ -290,9 +290,20 @@ def _registrations() -> list[Registration]:
     try:
         return registry.registrations() + guarded
     except NotSupported:
-        if not guarded:
+        if not guarded and not _has_guards():
             raise
         return guarded
+
+
+def _has_guards() -> bool:
+    """Whether `gs run` could have had guards here instead of the kernel."""
+    from . import backends, scope
+    from .errors import GsError
+
+    try:
+        return backends.select("auto").name != "kernel"
+    except GsError:
+        return scope.is_available()
 
 
 _LIST_ROW = "{:>7}  {:<15}  {:>9}  {:<6}  {:<7}  {}"

@@ -408,7 +408,9 @@ def unregister(pid: int, *, files: KernelFiles | None = None) -> None:
 def registrations(*, files: KernelFiles | None = None) -> list[Registration]:
     """Every registration that the caller may see, oldest first; root sees those of all users.
 
-    Source: /proc/graceful_shutdown. Raises NotSupported, PermissionDenied, MalformedLine.
+    They are the kernel's: runs that have guards instead are not among them, and where there are
+    only guards this raises NotSupported (`gs-oom list` shows both). Source:
+    /proc/graceful_shutdown. Raises NotSupported, PermissionDenied, MalformedLine.
     """
     files = files or KernelFiles()
     path = files.registry

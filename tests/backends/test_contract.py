@@ -427,6 +427,7 @@ class TestGuards:
         assert named(*GUARDS) or took > 2, "the guards have gone before"
 
     def test_they_are_listed(self, guarded: World) -> None:
+        assert guarded.gs("list").returncode == 0
         process = guarded.start("true 'a b'", "sleep", "1000", grace="1s")
         guarded.began(process)
         said = guarded.gs("list").stdout

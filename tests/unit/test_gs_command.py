@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gs import cli, shadowing
+from gs import cgroup, cli, scope, shadowing
 from gs.eventstream import OomEvent
 from tests.unit.gs_support import FULL_FEATURES, REPO, environment, gs, make_procfs
 from tests.unit.test_gs_events import DONE, GRACE, KILL, LOST, STREAM
@@ -230,6 +230,25 @@ def test_what_this_kernel_lacks_is_said_with_a_way_around_it(procfs: Path) -> No
     assert "no signal= (its keys: grace_ms); " in done.stderr
     assert "sh -c 'kill -15 $GS_PID'" in done.stderr
     assert registry(procfs) == []
+
+
+def test_list_where_there_are_only_guards_and_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GS_PROCFS", "/nowhere")
+    monkeypatch.setenv("GS_RUN_DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setattr(cgroup, "hierarchy", lambda *_: cgroup.Hierarchy(2, "/cg", "/cg/x"))
+    monkeypatch.setattr(cgroup, "find_place", lambda where: "/cg/x")
+    assert cli.main(["list"]) == 0
+    (head,) = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "PID"
+    assert cli.main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    monkeypatch.setattr(cgroup, "hierarchy", lambda *_: None)
+    assert cli.main(["list"]) == 3
+    assert "not patched" in capsys.readouterr().err
+    monkeypatch.setattr(scope, "is_available", lambda: True)
+    assert cli.main(["list"]) == 0
 
 
 def test_list_as_json_with_the_entry_of_another(procfs: Path) -> None:
