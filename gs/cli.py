@@ -91,9 +91,11 @@ def _print_any_bytes() -> None:
 def _dispatch(words: list[str]) -> int:
     if not words:
         print(HELP, end="", file=sys.stderr)
+        _name_the_shadowed()
         return 2
     if words[0] in HELP_WORDS:
         print(HELP, end="")
+        _name_the_shadowed()
         return 0
     if words[0] == "--version":
         from . import __version__
@@ -124,6 +126,15 @@ def _hand_over_to_ghostscript(words: list[str]) -> None:
         path = ghostscript(sys.argv[0])
         if path is not None:
             os.execv(path, ["gs", *words])
+
+
+def _name_the_shadowed() -> None:
+    """Who is shown our help for `gs` may have meant another program of that name."""
+    from .shadowing import ghostscript, is_called_gs
+
+    path = ghostscript(sys.argv[0]) if is_called_gs(sys.argv[0]) else None
+    if path is not None:
+        _complain(f"this gs shadows {path} (Ghostscript?); words that are not ours go on to it")
 
 
 # ---------------------------------------------------------------------------- the commands

@@ -458,6 +458,16 @@ def test_our_words_stay_ours(two_of_one_name: tuple[Path, Path]) -> None:
     assert call(["gs"], ours, theirs).returncode == 2
 
 
+def test_help_says_who_is_shadowed(two_of_one_name: tuple[Path, Path]) -> None:
+    ours, theirs = two_of_one_name
+    for words in ([], ["--help"]):
+        said = call(["gs", *words], ours, theirs).stderr.splitlines()
+        assert said[-1].startswith(f"gs-oom: this gs shadows {theirs}/gs ")
+        assert "shadows" not in call(["gs", *words], ours).stderr
+    (ours / "gs").rename(ours / "gs-oom")
+    assert call(["gs-oom", "--help"], ours, theirs).stderr == ""
+
+
 def test_without_a_ghostscript_behind_there_is_an_error(
     two_of_one_name: tuple[Path, Path], tmp_path: Path
 ) -> None:
