@@ -295,11 +295,17 @@ class _Log(_Source):
         except BlockingIOError:
             pass
         while True:
+            # Looked for first: to one that has been renamed by then nobody writes any more.
+            following = self._following()
             lines = () if self._file is None else self._whole_lines(self._file)
-            if lines:
-                return self._without_bad(lines)
-            if not self._go_on():
+            if not lines and following is None:
                 return None
+            if lines:
+                if following is not None:
+                    os.close(following)
+                return self._without_bad(lines)
+            self._close_file()
+            self._file, self._position = following, 0
 
     def _whole_lines(self, file: int) -> Iterable[str]:
         """Those that came. One that is not whole yet is read again: it may be taken back."""
@@ -315,23 +321,24 @@ class _Log(_Source):
         self.skipped += len(records) - len(good)
         return good
 
-    def _go_on(self) -> bool:
-        """Whether the log is another file by now, which then is the current one."""
+    def _following(self) -> int | None:
+        """The current log, where that is another file by now."""
         following = _open_or_none(self._path)
-        if following is None:
-            return False
-        if self._file is not None:
-            if os.path.sameopenfile(self._file, following):
-                os.close(following)
-                return False
-            os.close(self._file)
-        self._file, self._position = following, 0
-        return True
+        if following is None or self._file is None:
+            return following
+        if os.path.sameopenfile(self._file, following):
+            os.close(following)
+            return None
+        return following
 
     def close(self) -> None:
         super().close()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._file is not None:
             os.close(self._file)
+            self._file = None
 
 
 def _open_or_none(path: str) -> int | None:

@@ -63,6 +63,26 @@ def test_many_writers_leave_no_number_out(log: Path) -> None:
         assert [event.seq for event in stream] == list(range(1, 201))
 
 
+def test_nothing_is_lost_that_is_written_right_before_the_log_is_renamed(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody who comes between any two looks of a reader."""
+    append(log)
+    opened = eventstream._open_or_none
+    with EventStream(follow=False) as stream:
+        assert [event.seq for event in stream.available()] == [1]
+
+        def between(path: str) -> int | None:
+            monkeypatch.setattr(eventstream, "_open_or_none", opened)
+            append(log)
+            (log / "events").rename(log / eventlog.OLD_NAME)
+            append(log)
+            return opened(path)
+
+        monkeypatch.setattr(eventstream, "_open_or_none", between)
+        assert [event.seq for event in stream.available()] == [2, 3]
+
+
 def test_a_long_log_is_renamed_and_read_on(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eventlog, "_LONGEST", 2000)
     with EventStream(follow=False) as early:
