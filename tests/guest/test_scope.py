@@ -33,6 +33,9 @@ TERM = int(signal.SIGTERM)
 #: Blocks so large that no victim meets its OOM in mmap(2), where no signal reaches it.
 LARGE = ("--block", "64M")
 
+#: Eight seconds, or on a slow kernel as long as a grace may be.
+LONG_MS = min(int(8000 * SLOWER), 60_000)
+
 # ---------------------------------------------------------------------------- signal=
 
 
@@ -70,7 +73,7 @@ def test_a_victim_that_saves_itself_has_the_whole_reserve(machine: Scene, tmp_pa
     """Also where what it is given first does not suffice."""
     saved = tmp_path / "saved"
     victim = machine.victim(*LARGE, "--save-on-term", str(saved), "--take-on-term", "24M")
-    register(victim.pid, signal=TERM, grace_ms=int(8000 * SLOWER))
+    register(victim.pid, signal=TERM, grace_ms=LONG_MS)
     with sysctl("reserve_kb", 32768):
         wait_for_reserve()
         victim.go()
