@@ -368,6 +368,15 @@ class Scene:
             undo()
 
 
+def tmpfs_file(scene: Scene, group: Group | None, size: int) -> Path:
+    """A file whose memory is the group's, or only the machine's."""
+    path = Path(f"/tmp/gs-test-{scene.kind}-{size}")
+    enter = (lambda: group.add(0)) if group else None
+    command = f"head -c {size} /dev/zero >{path}"
+    subprocess.run(["sh", "-c", command], preexec_fn=enter, check=True)
+    return path
+
+
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """Signal a process that may be gone."""
     try:

@@ -15,7 +15,6 @@ from harness import (
     SLACK_MS,
     SLOWER,
     Event,
-    Group,
     Scene,
     alive,
     delay_ms,
@@ -24,6 +23,7 @@ from harness import (
     program,
     register,
     sysctl,
+    tmpfs_file,
     wait_until,
     words_of,
 )
@@ -58,15 +58,6 @@ def available_mb() -> int:
     """What the whole machine can give now."""
     words = Path("/proc/meminfo").read_text().split()
     return int(words[words.index("MemAvailable:") + 1]) // 1024
-
-
-def tmpfs_file(scene: Scene, group: Group | None, size: int) -> Path:
-    """A file whose memory is the group's, or only the machine's."""
-    path = Path(f"/tmp/gs-test-{scene.kind}-{size}")
-    enter = (lambda: group.add(0)) if group else None
-    command = f"head -c {size} /dev/zero >{path}"
-    subprocess.run(["sh", "-c", command], preexec_fn=enter, check=True)
-    return path
 
 
 def test_a_handler_that_frees_a_little(scene: Scene) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness import (
     EARLY_MS,
+    MB,
     SLACK_MS,
     SLOWER,
     Scene,
@@ -21,6 +22,7 @@ from harness import (
     register,
     registry,
     sysctl,
+    tmpfs_file,
     wait_for_reserve,
     wait_until,
     words_of,
@@ -280,6 +282,29 @@ def test_a_member_that_saves_itself_leaves_the_reserve_to_a_handler(
         time.sleep(2 * SLOWER)
         assert int(features()["reserve_kb"]) > 8192
         assert [saver.wait(), member.wait()] == [-signal.SIGKILL] * 2
+
+
+@pytest.mark.usefixtures("v2")
+def test_a_member_whose_handler_could_not_start_is_armed_again(memcg: Scene) -> None:
+    """Where nobody was killed after all: another one's handler has freed memory."""
+    longest_ms = int(600 * SLOWER)
+    group = memcg.group()
+    (group.path / "memory.oom.group").write_text("1")
+    path = tmpfs_file(memcg, group, 24 * MB)
+    chosen = memcg.victim("--total", "12M", "--hold", group=group, adj=500)
+    member = memcg.victim(group=group)
+    try:
+        with sysctl("max_running", 1), sysctl("max_grace_ms", longest_ms):
+            register(chosen.pid, program("free_little"), path, "12M")
+            register(member.pid, program("do_nothing"))
+            chosen.go()
+            memcg.events.wait(event="averted", pid=chosen.pid)
+            time.sleep(longest_ms / 100 + 0.1)
+            write_registry(f"-{chosen.pid}\n")
+            assert memcg.kill_of(member)["outcome"] == "done"
+    finally:
+        path.unlink()
+    memcg.events.expect(member.pid, "failed", "grace", "done", "kill")
 
 
 @pytest.mark.usefixtures("v2")
