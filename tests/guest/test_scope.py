@@ -36,7 +36,7 @@ TERM = int(signal.SIGTERM)
 LARGE = ("--block", "64M")
 
 #: Eight seconds, or on a slow kernel as long as a grace may be.
-LONG_MS = min(int(8000 * SLOWER), 60_000)
+LONG_MS = min(int(8000 * SLOWER), 30_000)
 
 # ---------------------------------------------------------------------------- signal=
 
