@@ -118,10 +118,12 @@ static void victim(int go)
 		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (spare == MAP_FAILED)
 		_exit(2);
-	memset(spare, 1, BLOCK);
 	if (write_to(GROUP "/cgroup.procs", "0") ||
-	    write_to("/proc/self/oom_score_adj", "500") ||
-	    mlockall(MCL_CURRENT) || read(go, &key, 1) != 1)
+	    write_to("/proc/self/oom_score_adj", "500"))
+		_exit(2);
+	/* Taken here, where it is to be given back. */
+	memset(spare, 1, BLOCK);
+	if (mlockall(MCL_CURRENT) || read(go, &key, 1) != 1)
 		_exit(2);
 	/*
 	 * In one mapping: who meets the OOM in a system call waits there, where
