@@ -27,8 +27,8 @@ exec gdb --nx --batch --readnever -p "$GS_VICTIM_PID" -ex "gcore $1" -ex detach
 """
 
 #: Set aside for it where the whole machine is out of memory: gdb takes more than the 8 MB that are
-#: usual in a machine as small as this; with detectors everything takes more.
-RESERVE_KB = 48 << 10 if SLOWER == 1 else 64 << 10
+#: usual in a machine as small as this, the most where all of it must be read from the disk again.
+RESERVE_KB = 64 << 10
 
 #: Emulated, on a busy host, it took 15 s.
 GRACE_MS = int(60_000 * SLOWER)
