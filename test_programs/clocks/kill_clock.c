@@ -96,11 +96,12 @@ static bool clock_once(const char *group, const char *handler,
 		close(gate[1]);
 		be_victim(group, shared, gate[0]);
 	}
-	close(gate[0]);
 	if (handler)
 		register_victim(child, handler);
+	/* Both ends are open here: a child that has ended already does no harm. */
 	if (write_all(gate[1], "", 1))
 		die("pipe");
+	close(gate[0]);
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			die("waitpid");
