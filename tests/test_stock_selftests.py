@@ -91,7 +91,10 @@ def test_the_same_results(series: str, tmp_path: Path) -> None:
     programs = build(source.locate(series, sources_of(series)).tree(), tmp_path)
     assert "test_memcontrol" in programs
     found = {way: run(series, way, programs, RUNS) for way in (UNPATCHED, *WAYS)}
-    assert "ok" in found[UNPATCHED]["test_memcontrol: test_memcg_oom_events"]
+    stock = found[UNPATCHED]
+    assert "hangs" in stock["test_memcontrol"] or (
+        "ok" in stock["test_memcontrol: test_memcg_oom_events"]
+    )
     for way in WAYS:
         assert set(found[way]) == set(found[UNPATCHED]), way.name
     settle(series, programs, found)
