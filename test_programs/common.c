@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -142,6 +143,16 @@ long env_number(const char *name)
 		return -1;
 	value = strtol(text, &end, 10);
 	return *end ? -1 : value;
+}
+
+void *map_memory(size_t size)
+{
+	void *block = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (block == MAP_FAILED)
+		die("mmap");
+	return block;
 }
 
 void mark_pages(void *block, size_t size, uint64_t index)

@@ -57,6 +57,9 @@ int create_or_die(const char *path);
 /* The number in the environment variable; -1 if there is none. */
 long env_number(const char *name);
 
+/* Private memory, of which no page is there yet; dies if it cannot. */
+void *map_memory(size_t size);
+
 /* Marks and so touches each page of the block; index is the first page's. */
 void mark_pages(void *block, size_t size, uint64_t index);
 

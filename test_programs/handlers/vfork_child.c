@@ -2,7 +2,6 @@
 /* A handler that starts a process as posix_spawn(3) does, while it has memory. */
 #include "common.h"
 
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,7 +13,6 @@ static const char usage[] =
 int main(int argc, char **argv)
 {
 	pid_t child;
-	void *block;
 	size_t size;
 	long ms;
 
@@ -23,11 +21,7 @@ int main(int argc, char **argv)
 		usage_exit(usage, false);
 	size = parse_size(argv[1], usage);
 	ms = parse_number(argv[2], 0, 3600000, usage);
-	block = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (block == MAP_FAILED)
-		die("mmap");
-	mark_pages(block, size, 0);
+	mark_pages(map_memory(size), size, 0);
 	child = vfork();
 	if (child < 0)
 		die("vfork");

@@ -2,7 +2,6 @@
 /* A handler whose processes take little each, and much together. */
 #include "common.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -14,7 +13,6 @@ int main(int argc, char **argv)
 {
 	size_t size;
 	long count;
-	void *block;
 
 	help_if_asked(argc, argv, usage);
 	if (argc != 3)
@@ -28,11 +26,7 @@ int main(int argc, char **argv)
 			die("fork");
 		if (child)
 			continue;
-		block = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (block == MAP_FAILED)
-			die("mmap");
-		mark_pages(block, size, 0);
+		mark_pages(map_memory(size), size, 0);
 		wait_for_ever();
 	}
 	wait_for_ever();

@@ -3,7 +3,6 @@
 #include "common.h"
 
 #include <stdio.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 static const char usage[] =
@@ -13,17 +12,12 @@ static const char usage[] =
 int main(int argc, char **argv)
 {
 	size_t size;
-	void *block;
 
 	help_if_asked(argc, argv, usage);
 	if (argc != 2)
 		usage_exit(usage, false);
 	size = parse_size(argv[1], usage);
-	block = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (block == MAP_FAILED)
-		die("mmap");
-	mark_pages(block, size, 0);
+	mark_pages(map_memory(size), size, 0);
 	printf("pid %d\n", getpid());
 	fflush(stdout);
 	wait_for_ever();

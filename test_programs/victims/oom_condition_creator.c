@@ -178,11 +178,6 @@ static void *map(size_t size, int protection, int flags, int file, size_t offset
 	return block;
 }
 
-static void *map_memory(size_t size)
-{
-	return map(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
-
 static void take_by_touch(size_t size, size_t before)
 {
 	mark_pages(map_memory(size), size, before / PAGE_BYTES);
@@ -227,16 +222,20 @@ static void take_by_map(size_t size, size_t before)
 	take_of_file(size, before, PAGE_BYTES);
 }
 
+/* How far so much memory reaches, one half of which are page tables. */
+static size_t spread(size_t size)
+{
+	return size * (APART / (2 * PAGE_BYTES));
+}
+
 static void take_by_spread(size_t size, size_t before)
 {
-	size_t each = APART / (2 * PAGE_BYTES);
-
-	take_of_file(size * each, before * each, APART);
+	take_of_file(spread(size), spread(before), APART);
 }
 
 static void take_sparsely(size_t size, size_t before)
 {
-	size_t all = size * (APART / (2 * PAGE_BYTES));
+	size_t all = spread(size);
 	volatile char *block = map(all, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 

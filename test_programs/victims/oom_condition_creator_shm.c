@@ -94,14 +94,8 @@ static void write_lines(char *data, long lines)
 
 static void take(size_t total)
 {
-	for (size_t held = 0; !total || held < total; held += BLOCK) {
-		void *block = mmap(NULL, BLOCK, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (block == MAP_FAILED)
-			die("mmap");
-		mark_pages(block, BLOCK, held / PAGE_BYTES);
-	}
+	for (size_t held = 0; !total || held < total; held += BLOCK)
+		mark_pages(map_memory(BLOCK), BLOCK, held / PAGE_BYTES);
 }
 
 static void wait_for_enter(void)
