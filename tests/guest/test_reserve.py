@@ -128,19 +128,13 @@ def test_each_handler_every_time(
     assert not bad, bad[:3]
 
 
-def test_what_a_session_takes_does_not_pass_for_free_memory(ready: None) -> None:
+def test_what_a_session_takes_does_not_pass_for_free_memory(ready: None, machine: Scene) -> None:
     """What was handed over is free for a while: that is no `averted`."""
-    events = Events()
-    scene = Scene("global", events)
-    try:
-        wait_for_reserve()
-        victim = scene.victim("--block", "4M")
-        register(victim.pid, program("do_nothing"), grace_ms=5000)
-        scene.kill_of(victim)
-        events.expect(victim.pid, "grace", "done", "kill")
-    finally:
-        scene.close()
-        events.close()
+    wait_for_reserve()
+    victim = machine.victim("--block", "4M")
+    register(victim.pid, program("do_nothing"), grace_ms=5000)
+    machine.kill_of(victim)
+    machine.events.expect(victim.pid, "grace", "done", "kill")
 
 
 def test_the_size_can_be_set(ready: None) -> None:
@@ -151,17 +145,11 @@ def test_the_size_can_be_set(ready: None) -> None:
     wait_for_reserve()
 
 
-def test_a_handler_without_a_reserve(ready: None, tmp_path: Path) -> None:
+def test_a_handler_without_a_reserve(ready: None, machine: Scene, tmp_path: Path) -> None:
     """With nothing set aside the kill is as certain."""
-    events = Events()
-    scene = Scene("global", events)
-    try:
-        with sysctl("reserve_kb", 0):
-            wait_for_reserve()
-            victim = scene.victim("--block", "4M")
-            register(victim.pid, program("write_file"), tmp_path / "saved", grace_ms=3000)
-            kill = scene.kill_of(victim)
-        assert kill["outcome"] in ("done", "failed", "timeout")
-    finally:
-        scene.close()
-        events.close()
+    with sysctl("reserve_kb", 0):
+        wait_for_reserve()
+        victim = machine.victim("--block", "4M")
+        register(victim.pid, program("write_file"), tmp_path / "saved", grace_ms=3000)
+        kill = machine.kill_of(victim)
+    assert kill["outcome"] in ("done", "failed", "timeout")
