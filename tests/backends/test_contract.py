@@ -124,8 +124,8 @@ class TestHandler:
         handler = script(tmp_path / "h", "setsid sleep 4711 & exit 3")
         process = world.run(handler, *victim(), grace="2s")
         assert process.returncode == KILLED
-        kill = world.wait_for(process.pid, "kill")
-        done = world.wait_for(process.pid, "done")
+        world.wait_for(process.pid, "kill")
+        _, done, kill = world.events(process.pid)[:3]
         assert (done["exit_status"], kill["outcome"]) == (3 << 8, "done")
         assert int(done["elapsed_us"]) < 2_000_000
         wait_until(lambda: not with_argument("4711"), "it still runs")
