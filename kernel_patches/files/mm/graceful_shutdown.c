@@ -338,7 +338,7 @@ void graceful_shutdown_detach(void)
 	if (gs_active)
 		gs_switch_off();
 	mutex_unlock(&gs_state_mutex);
-	/* There may be kills still to come, and one that has seen it. */
+	/* There may be kills still to come; one that has seen it holds oom_lock. */
 	gs_ops = NULL;
 	if (ops) {
 		mutex_lock(ops->oom_lock);

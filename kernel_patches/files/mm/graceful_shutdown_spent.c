@@ -93,7 +93,7 @@ void gs_spent_set(struct pid *victim, const char *outcome, u64 until_ns)
 }
 
 /**
- * gs_spent_spare - @victim had its grace, and was not killed afterwards
+ * gs_spent_spare - @victim had its grace, or could have none, and no kill is due
  * @victim: its thread group
  * @outcome: how the handler ended
  * @until_ns: CLOCK_BOOTTIME; until then there is no other
