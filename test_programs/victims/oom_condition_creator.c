@@ -22,13 +22,14 @@ static const char usage[] =
 	"  --now                do not wait for Enter\n"
 	"  --start-file FILE    wait until FILE exists, not for Enter\n"
 	"  --threads N          so many threads allocate, sharing the total (default 1)\n"
-	"  --shape touch|read|map|spread|sparse|again\n"
+	"  --shape touch|read|map|spread|sparse|droppable|again\n"
 	"                       who touches the pages: the program itself, or a read(2)\n"
 	"                       that meets the missing memory inside the kernel; or the\n"
 	"                       pages are those of a file on disk (without marks), and\n"
 	"                       locked as soon as they are there; or these lie so far from\n"
 	"                       each other that each takes a page table, too; or the same\n"
-	"                       with memory, not a file, and not locked; or those\n"
+	"                       with memory, not a file, and not locked; or beside each\n"
+	"                       lies one that the kernel may drop (Linux 6.11); or those\n"
 	"                       of the first block are touched for ever, out of swap\n"
 	"  --hold               at the total, hold the memory until killed (else exit 0)\n"
 	"  --exit-file FILE     exit 0 as soon as FILE exists, from a thread of its own\n"
@@ -40,6 +41,10 @@ static const char usage[] =
 	"                       having given back a block that it kept for this moment\n"
 	"  --take-on-term SIZE  that handler needs so much memory before it writes\n"
 	"Each page begins with a mark, so that its content can be recognised.\n";
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
 
 /* Of the file that is mapped, more than any machine has. */
 #define MOST_MAPPED ((off_t)1 << 40)
@@ -63,6 +68,7 @@ static void take_by_read(size_t size, size_t before);
 static void take_by_map(size_t size, size_t before);
 static void take_by_spread(size_t size, size_t before);
 static void take_sparsely(size_t size, size_t before);
+static void take_droppable(size_t size, size_t before);
 static void take_again_and_again(size_t size, size_t before);
 
 static struct options opt = { .block = 1UL << 20, .threads = 1, .take = take_by_touch };
@@ -80,6 +86,8 @@ static void parse_shape(const char *shape)
 		opt.take = take_by_spread;
 	else if (!strcmp(shape, "sparse"))
 		opt.take = take_sparsely;
+	else if (!strcmp(shape, "droppable"))
+		opt.take = take_droppable;
 	else if (!strcmp(shape, "again"))
 		opt.take = take_again_and_again;
 	else
@@ -242,6 +250,21 @@ static void take_sparsely(size_t size, size_t before)
 	(void)before;
 	for (size_t at = 0; at < all; at += APART)
 		block[at] = 1;
+}
+
+/*
+ * The kernel drops one for the sake of one that it must keep, until there is none left to
+ * drop: it is then for one of those to be dropped that there is no memory.
+ */
+static void take_droppable(size_t size, size_t before)
+{
+	char *kept = map_memory(size);
+	char *dropped = map(size, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS,
+			    -1, 0);
+
+	(void)before;
+	for (size_t at = 0; at < size; at += PAGE_BYTES)
+		kept[at] = dropped[at] = 1;
 }
 
 static void take_again_and_again(size_t size, size_t before)

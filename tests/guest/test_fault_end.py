@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 import signal
 import subprocess
@@ -103,12 +104,33 @@ def traced() -> Iterator[Callable[[int], Traced]]:
         (event / "enable").write_text("0")
 
 
-@pytest.mark.parametrize("shape", ["touch", "map", "spread"])
+#: In mmap(2) since Linux 6.11; this Python does not know it.
+MAP_DROPPABLE = 0x08
+
+
+def knows_droppable_memory() -> bool:
+    """Whether this kernel has MAP_DROPPABLE, which is a type of mapping, not a flag."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, flags=MAP_DROPPABLE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_droppable_memory = pytest.mark.skipif(
+    not knows_droppable_memory(), reason="this kernel has no MAP_DROPPABLE"
+)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["touch", "map", "spread", pytest.param("droppable", marks=needs_droppable_memory)],
+)
 def test_the_asker_does_not_try_again_meanwhile(
     scene: Scene, shape: str, traced: Callable[[int], Traced]
 ) -> None:
     """It would take what the handler has just read. A fault in a file is tried again by itself
-    where a page could not be had."""
+    where a page could not be had; one in droppable memory does not say that there was none."""
     scene.bystander()
     for _ in range(3):
         victim = scene.victim("--shape", shape, *LARGE)
