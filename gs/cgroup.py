@@ -351,15 +351,20 @@ def has_swap() -> bool:
     return read_file("/proc/swaps").count("\n") > 1
 
 
+def not_mounted(what: str) -> NotSupported:
+    """That something cannot be had because there is no hierarchy, and how there would be one."""
+    return NotSupported(
+        what,
+        "the memory controller is not mounted, or not in this kernel",
+        "mount it with: mount -t cgroup2 none /sys/fs/cgroup",
+    )
+
+
 def require() -> Hierarchy:
     """The hierarchy, or NotSupported."""
     where = hierarchy()
     if where is None:
-        raise NotSupported(
-            "no memory cgroup can be made",
-            "the memory controller is not mounted, or not in this kernel",
-            "mount it with: mount -t cgroup2 none /sys/fs/cgroup",
-        )
+        raise not_mounted("no memory cgroup can be made")
     return where
 
 

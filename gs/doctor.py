@@ -107,8 +107,10 @@ def _check_backend(machine: Machine) -> Iterator[Finding]:
     for one, reason in reasons:
         if reason is not None:
             text = f"not {one.name}: {reason.what}: {reason.why}"
-            level = NOTE if usable or scoped else BAD
-            yield Finding(_BACKEND_CHECK, level, text, _hint_for(reason))
+            mend = _hint_for(reason)
+            # A controller of the other version is no trouble: it is there for the other backend.
+            level = NOTE if usable or scoped or not mend else BAD
+            yield Finding(_BACKEND_CHECK, level, text, mend)
             continue
         takes = "takes" if one is usable[0] else f"could take (--backend {one.name})"
         text = f"`gs-oom run` {takes} {one.describe()}: {one.promise}"

@@ -116,10 +116,12 @@ class GuardedBackend(Backend):
 
     def _no_controller(self) -> GsError | None:
         where = cgroup.hierarchy()
-        if where is not None and where.version == self.version:
-            return None
-        there = "not mounted" if where is None else f"of version {where.version}"
-        return NotSupported(f"no backend {self.name}", f"the memory controller is {there}")
+        what = f"no backend {self.name}"
+        if where is None:
+            return cgroup.not_mounted(what)
+        if where.version != self.version:
+            return NotSupported(what, f"the memory controller is of version {where.version}")
+        return None
 
     def keys(self) -> tuple[str, ...]:
         return ("grace_ms", "signal", "scope")

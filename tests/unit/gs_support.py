@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -56,12 +57,17 @@ def environment(procfs: Path | None = None, **more: str) -> dict[str, str]:
 
 
 def gs(
-    *words: str, procfs: Path | None = None, cwd: Path | None = None, **more: str
+    *words: str,
+    procfs: Path | None = None,
+    cwd: Path | None = None,
+    within: Sequence[str] = (),
+    **more: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, with an interpreter that has this checkout alone."""
+    """Run the command as a user does, with an interpreter that has this checkout alone; by way of
+    the command ``within``."""
     start = f"import sys; sys.path.insert(0, {str(REPO)!r}); from gs.cli import main; "
     return subprocess.run(
-        [sys.executable, "-S", "-E", "-c", start + "sys.exit(main())", *words],
+        [*within, sys.executable, "-S", "-E", "-c", start + "sys.exit(main())", *words],
         env=environment(procfs, **more),
         cwd=cwd,
         stdin=subprocess.DEVNULL,

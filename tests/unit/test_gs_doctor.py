@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,18 @@ def test_as_json() -> None:
 def test_every_trouble_comes_with_what_mends_it() -> None:
     for finding in doctor.examine():
         assert finding.mend or finding.level in (GOOD, NOTE), finding
+
+
+def test_without_a_memory_controller() -> None:
+    """As in a container that has none: it is said what would mount it."""
+    script = 'mount --make-rprivate / && umount -R -l /sys/fs/cgroup && exec "$@"'
+    elsewhere = ("unshare", "--mount", "sh", "-c", script, "sh")
+    if subprocess.run([*elsewhere, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mounts of its own here, or no memory cgroups to be without")
+    findings = json.loads(gs("doctor", "--json", within=elsewhere).stdout)
+    about = [f for f in findings if f["check"] == "backend"]
+    assert [f["level"] for f in about] == [BAD] * 3
+    assert all("mount -t cgroup2" in f["mend"] for f in about[1:])
 
 
 def test_without_a_place_to_write_a_run_down(monkeypatch: pytest.MonkeyPatch) -> None:
