@@ -35,6 +35,8 @@ def verdict(figures: Sequence[Figure]) -> str:
     """The closing line."""
     judged = [figure for figure in figures if figure.met is not None]
     missed = [figure for figure in judged if not figure.met]
+    if not judged:
+        return "no goals are set for these figures"
     return f"{len(judged) - len(missed)} of {len(judged)} goals met, {len(missed)} missed"
 
 
