@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioning import cache, commands, config
+from provisioning import cache, commands, config, rootfs
 from provisioning.arch import ARM64, X86_64, Arch
-from provisioning.errors import CommandFailed, DownloadFailed, HostFailed
+from provisioning.errors import HostFailed
 from provisioning.progress import step
 from provisioning.vm import initramfs
 
@@ -139,10 +137,9 @@ def _key(recipe: Recipe) -> str:
 
 
 def _make(recipe: Recipe, part: Path) -> None:
-    commands.which_or_hint("mmdebstrap", "mmdebstrap")
-    tar = part / "root.tar"
+    tar = part / rootfs.TAR
     with step(f"making the guest's root image (Debian {RELEASE})"):
-        _debootstrap(recipe, tar, log=config.cache_dir() / "vm" / "mmdebstrap.log")
+        _debootstrap(recipe, tar)
         if not recipe.arch.is_foreign:
             (part / "host_key.pub").write_bytes(_read_member(tar, HOST_KEY))
         for name, prefix in BOOT.items() if recipe.boots else ():
@@ -151,8 +148,7 @@ def _make(recipe: Recipe, part: Path) -> None:
         tar.unlink()
 
 
-def _debootstrap(recipe: Recipe, tar: Path, log: Path) -> None:
-    """mmdebstrap keeps an apt state of its own; the host's sources are neither read nor changed."""
+def _debootstrap(recipe: Recipe, tar: Path) -> None:
     hooks = [
         f'tar -C {_quote(OVERLAY)} --owner=0 --group=0 -c . | tar -x --no-same-permissions -C "$1"',
         *_configuring(recipe),
@@ -160,26 +156,14 @@ def _debootstrap(recipe: Recipe, tar: Path, log: Path) -> None:
         'printf "127.0.0.1 localhost gs\\n" >"$1/etc/hosts"',
         'printf "/dev/vda / ext4 rw 0 0\\n" >"$1/etc/fstab"',
     ]
-    words: list[str | Path] = ["mmdebstrap", f"--architectures={recipe.arch.debian}"]
+    words = [f"--architectures={recipe.arch.debian}"]
     if recipe.arch.is_foreign:
         words += ["--variant=extract", f"--hook-dir={MERGED_USR}"]
     else:
         words += ["--variant=minbase"]
-    words += [f"--include={package}" for package in recipe.packages]
     # Of the other variant it is the last stage that there is.
     stage = "extract" if recipe.arch.is_foreign else "customize"
-    words += [f"--{stage}-hook={hook}" for hook in hooks]
-    words += [RELEASE, tar]
-    log.unlink(missing_ok=True)
-    try:
-        commands.run(words, log=log, timeout=1800)
-    except CommandFailed as error:
-        raise DownloadFailed(
-            "the guest's Debian could not be made",
-            error.why or error.what,
-            "look at the network, the proxy settings and /etc/subuid, then run it again",
-            log=log,
-        ) from None
+    rootfs.make(tar, RELEASE, recipe.packages, *words, *(f"--{stage}-hook={h}" for h in hooks))
 
 
 def _configuring(recipe: Recipe) -> list[str]:
@@ -207,15 +191,7 @@ def _to_ext4(tar: Path, image: Path, tree: Path, size: str) -> None:
         f"mkfs.ext4 -q -F -E lazy_itable_init=1 -d {_quote(tree)} {_quote(image)}; "
         f"rm -rf {_quote(tree)}"
     )
-    commands.run([*_as_owner_of_all(), "sh", "-c", script], timeout=600)
-
-
-def _as_owner_of_all() -> Sequence[str]:
-    """Root may give files to anybody; a user can within a name space of subordinate ids."""
-    if os.geteuid() == 0:
-        return ()
-    commands.which_or_hint("newuidmap", "uidmap")
-    return ("unshare", "--user", "--map-root-user", "--map-auto")
+    commands.run([*rootfs.as_owner_of_all(), "sh", "-c", script], timeout=600)
 
 
 def _read_member(tar: Path, prefix: str) -> bytes:
