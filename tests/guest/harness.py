@@ -348,9 +348,10 @@ class Scene:
         return victim
 
     def bystander(self) -> Victim:
-        """Somebody else who may be killed, and holds nothing. Where a victim's memory is slow to
-        come back the kernel looks for the next, and panics if all that are left are protected."""
-        return self.victim(adj=0)
+        """Somebody else who may be killed. Where a victim's memory is slow to come back the kernel
+        looks for the next, and panics if all that are left are protected; what this one holds is
+        enough until then."""
+        return self.hold("8M", adj=0)
 
     def hold(self, size: str, group: Group | None = None, adj: int = -1000) -> Victim:
         """A process that holds so much memory and is no victim."""
