@@ -172,7 +172,7 @@ def patch_kernel(
         **_SHOW,
         "module": _MODULE,
         "unpatched": "the same configuration of the sources as they are, for comparison",
-        "host": "build, install and verify on this machine; may be repeated",
+        "host": "for this machine, by its name for ssh, or a group of hosts.toml; may be repeated",
     },
     iterable=["host"],
 )
@@ -194,15 +194,20 @@ def build_kernel(
     request = frontend.Request(kernel, source, config, jobs, module, not unpatched)
 
     def work() -> None:
-        if host:
-            raise frontend.not_yet("build-kernel --host (remote machines)")
         if dry_run:
             return frontend.show(frontend.describe(request), json)
         if module:
             return frontend.show({"image": frontend.bootable(request).image}, json)
         return frontend.show(frontend.artefact_facts(frontend.kernel_for(request)), json)
 
-    frontend.run_task(work)
+    def work_on_hosts() -> int:
+        from provisioning import fleet
+
+        if not dry_run:
+            raise frontend.not_yet("build-kernel --host without --dry-run (remote machines)")
+        return fleet.plan(request, host, json)
+
+    frontend.run_task(work_on_hosts if host else work)
 
 
 _NAME = "the machine's name"
@@ -363,6 +368,17 @@ def patches_bump(
     frontend.run_task(lambda: care.bump(frontend.Request(kernel, source), to, dry_run=dry_run))
 
 
+@task(
+    help={**_JSON, "host": "by its name for ssh, or a group of hosts.toml; may be repeated"},
+    iterable=["host"],
+)
+def status(_: Any, host: list[str], json: bool = False) -> None:
+    """Where each host stands: its kernel, and whether gs is in it."""
+    from provisioning import fleet, frontend
+
+    frontend.run_task(lambda: fleet.status(host, json))
+
+
 def _later(name: str, text: str) -> Any:
     """A task that is designed but not built says so, in place of an unknown name."""
 
@@ -379,10 +395,9 @@ def _later(name: str, text: str) -> Any:
 
 
 ns = Collection(
-    *(demo, test, bench, lint, package, fetch_kernel, patch_kernel, build_kernel),
+    *(demo, test, bench, lint, package, fetch_kernel, patch_kernel, build_kernel, status),
     _later("verify", "Check a host"),
     _later("rollback", "Take a host back to its stock kernel"),
-    _later("status", "Where each host stands"),
     _later("uninstall", "Remove everything from a host"),
 )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,17 @@ def words_after_dashes() -> list[str]:
     if not after:
         raise UsageError("no command is given", hint="give it after --, as in vm.run -- uname -r")
     return after
+
+
+def command_for(hosts: Sequence[str]) -> str:
+    """This very command line with other hosts."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        if word == "--host":
+            next(words, None)
+        elif not word.startswith("--host="):
+            kept.append(word)
+    return shlex.join(["./dev", *kept, *(f"--host={name}" for name in hosts)])
 
 
 def available_sources(request: Request) -> Source:

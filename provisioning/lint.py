@@ -19,7 +19,10 @@ GATES: dict[str, tuple[str, ...]] = {
     "format": (*_PYTHON, "ruff", "format", "--check", "."),
     "types": (*_PYTHON, "mypy"),
     "python 3.8": (_VERMIN, "--quiet", "--no-tips", "-t=3.8-", "--violations", "gs"),
-    "shell": ("shellcheck", "dev", ".ci/run", "provisioning/vm/guest/init"),
+    "shell": (
+        *("shellcheck", "dev", ".ci/run"),
+        *("provisioning/vm/guest/init", "provisioning/hosts/facts.sh"),
+    ),
 }
 
 

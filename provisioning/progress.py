@@ -19,8 +19,8 @@ PLAIN_INTERVAL = 60.0
 #: What is under way, the innermost last: each says how far it has come.
 _speakers: list[Callable[[], str]] = []
 
-#: When the last plain line was printed (monotonic).
-_spoke = 0.0
+#: When the last plain line was printed, or we began (monotonic).
+_spoke = time.monotonic()
 
 
 def _say(text: str) -> None:

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("commands", "cache"),
     ("arch", "rootfs"),
     ("kernel", "hosts", "vm"),
-    ("frontend", "care", "testing", "lint", "package", "program", "bench", "results"),
+    ("frontend", "care", "testing", "lint", "package", "program", "bench", "results", "fleet"),
 )
 
 #: Library → the only modules of provisioning that know it.
@@ -26,7 +26,8 @@ ONLY = {
     "tqdm": {"progress.py"},
     "requests": {"kernel/download.py"},
     "fabric": {"hosts/remote.py"},
-    "invoke": {"program.py"},
+    "paramiko": {"hosts/remote.py"},
+    "invoke": {"program.py", "hosts/remote.py"},  # there: an exception that comes through Fabric
     "subprocess": {"commands.py", "vm/machines.py", "vm/qemu.py"},
 }
 

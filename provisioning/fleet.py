@@ -1,0 +1,77 @@
+"""What the tasks do with hosts: look at each, and say where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gs.doctor import report
+from gs.finding import BAD, Finding
+from provisioning import frontend
+from provisioning.errors import HostFailed, ProvisioningError
+from provisioning.frontend import Request
+from provisioning.hosts import fanout, inventory, preflight
+from provisioning.hosts.fanout import Outcome
+from provisioning.hosts.inventory import Host
+from provisioning.hosts.preflight import Facts
+
+
+def status(names: Sequence[str], as_json: bool) -> int:
+    """One line for each host: what it runs. HostFailed if one does not answer."""
+    outcomes = fanout.on_each(inventory.chosen(names), preflight.gather, "looking")
+    frontend.show_rows([_standing(outcome) for outcome in outcomes], as_json)
+    failed = [outcome.host for outcome in outcomes if outcome.error]
+    _raise_for(failed, len(outcomes))
+    return 0
+
+
+def _standing(outcome: Outcome[Facts]) -> dict[str, Any]:
+    name, facts = outcome.host.name, outcome.result
+    if facts is None:
+        return {"host": name, "kernel": "-", "gs": "-", "system": _why(outcome.error)}
+    return {
+        "host": name,
+        "kernel": facts.one("release"),
+        "gs": facts.attachment or "none",
+        "system": facts.one("os_name"),
+    }
+
+
+def plan(request: Request, names: Sequence[str], as_json: bool) -> int:
+    """What would be built, and for each host what is in the way of installing it; changes nothing.
+    HostFailed if anything is in the way on one of them, or it does not answer."""
+    hosts = inventory.chosen(names)
+    facts = frontend.describe(request)
+    outcomes = fanout.on_each(hosts, preflight.gather, "looking")
+    found = {outcome.host: _found(outcome) for outcome in outcomes}
+    if as_json:
+        rows = {host.name: [f.as_dict() for f in findings] for host, findings in found.items()}
+        frontend.show({**facts, "hosts": rows}, as_json)
+    else:
+        frontend.show(facts, as_json)
+        for host, findings in found.items():
+            print(f"\n{host.name}\n{report(findings)}", end="")
+    failed = [host for host, findings in found.items() if any(f.level == BAD for f in findings)]
+    _raise_for(failed, len(hosts))
+    return 0
+
+
+def _found(outcome: Outcome[Facts]) -> list[Finding]:
+    if outcome.result is not None:
+        return preflight.judge(outcome.result, builds=False)
+    hint = outcome.error.hint if outcome.error else ""
+    return [Finding("connection", BAD, _why(outcome.error), hint)]
+
+
+def _why(error: ProvisioningError | None) -> str:
+    return ": ".join(filter(None, (error.what, error.why))) if error else ""
+
+
+def _raise_for(failed: Sequence[Host], of: int) -> None:
+    """HostFailed with the command for those that failed, if there are any, of so many."""
+    if failed:
+        names = [host.name for host in failed]
+        raise HostFailed(
+            f"{len(names)} of {of} hosts failed: {', '.join(names)}",
+            hint=f"for these alone: {frontend.command_for(names)}",
+        )

@@ -1,0 +1,1 @@
+"""From an artefact to a running machine: which hosts, how to reach them, what they are."""

@@ -1,0 +1,59 @@
+#!/bin/sh
+# Says what kind of machine this is, a line key=value for each fact; changes nothing.
+# Runs on any POSIX sh, as any user. Kept with preflight.py, which reads it.
+say() { printf '%s=%s\n' "$1" "$2"; }
+first() { IFS= read -r line 2>/dev/null <"$1" && printf %s "$line"; }
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+say user "$(id -un)"
+as_root() { "$@"; }
+if [ "$(id -u)" -eq 0 ]; then say root yes
+elif sudo -n true 2>/dev/null; then say root sudo; as_root() { sudo -n "$@"; }
+else say root no; fi
+
+# shellcheck disable=SC1091
+( . /etc/os-release 2>/dev/null; say os "${ID:-unknown}"; say os_like "${ID_LIKE:-}"
+  say os_version "${VERSION_ID:-}"; say os_name "${PRETTY_NAME:-unknown}" )
+say machine "$(uname -m)"
+say release "$(uname -r)"
+say boot_id "$(first /proc/sys/kernel/random/boot_id)"
+say processors "$(getconf _NPROCESSORS_ONLN)"
+say memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
+say swap_kb "$(awk '/^SwapTotal:/ { print $2 }' /proc/meminfo)"
+say clock "$(date +%s)"
+say init "$(first /proc/1/comm)"
+say container "$(systemd-detect-virt --container 2>/dev/null || true)"
+
+free_kb() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
+say root_free_kb "$(free_kb /)"
+say boot_free_kb "$(free_kb /boot)"
+say build_free_kb "$(free_kb /var)"
+
+for name in dpkg rpm pacman apk; do
+  command -v "$name" >/dev/null 2>&1 && { say packages "$name"; break; }
+done
+for folder in /boot/grub /boot/grub2; do
+  [ -d "$folder" ] || continue
+  command -v grub-editenv >/dev/null 2>&1 || continue
+  say loader grub
+  say grub "$folder"
+  # Where GRUB cannot write its environment, it boots the one-shot entry for ever.
+  say grub_abstraction "$(as_root grub-probe --target=abstraction "$folder" 2>/dev/null | tr '\n' ' ')"
+  say grub_fs "$(as_root grub-probe --target=fs "$folder" 2>/dev/null)"
+  [ -e "$folder/grubenv" ] && say grubenv yes
+  break
+done
+for file in /sys/firmware/efi/efivars/SecureBoot-*; do
+  [ -e "$file" ] && say secure_boot "$(od -An -tu1 -j4 -N1 "$file" 2>/dev/null | tr -d ' ')"
+done
+if [ -d /sys/firmware/efi ]; then say firmware efi; else say firmware bios; fi
+
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then say cgroup 2
+elif [ -d /sys/fs/cgroup/memory ]; then say cgroup 1; fi
+for unit in systemd-oomd earlyoom nohang nohang-desktop; do
+  systemctl is-active --quiet "$unit" 2>/dev/null && say killer "$unit"
+done
+if [ -r /proc/graceful_shutdown_features ]; then
+  sed -n 's/^\(abi\|attachment\|series\|wait\)=/gs_&/p' /proc/graceful_shutdown_features
+fi
+say command "$(command -v gs-oom || true)"

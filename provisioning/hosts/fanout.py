@@ -1,0 +1,76 @@
+"""The same work on many hosts: so many at once, one failing host never stops the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from provisioning import config
+from provisioning.errors import ProvisioningError
+from provisioning.hosts.inventory import Host
+from provisioning.hosts.remote import Remote, connected
+from provisioning.progress import bar
+
+#: Hosts that are worked on at the same time.
+AT_ONCE = 16
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What came of one host: a result, or an error; and its log."""
+
+    host: Host
+    log: Path
+    result: T | None = None
+    error: ProvisioningError | None = None
+
+
+def on_each(
+    hosts: Sequence[Host], work: Callable[[Remote], T], what: str, at_once: int = AT_ONCE
+) -> list[Outcome[T]]:
+    """Do the work on each of them, over a connection of its own; in the order of ``hosts``.
+
+    ``what`` says on the progress bar what is done; only the calling thread draws. The others are
+    daemons, so that Ctrl-C need not wait for a host that does not answer.
+    """
+    began = time.strftime("%Y%m%d-%H%M%S")
+    waiting: SimpleQueue[Host] = SimpleQueue()
+    ended: SimpleQueue[Outcome[T] | Exception] = SimpleQueue()
+    for host in hosts:
+        waiting.put(host)
+
+    def on_one(host: Host) -> Outcome[T]:
+        log = config.cache_dir() / "hosts" / host.label / f"{began}.log"
+        try:
+            with connected(host, log) as remote:
+                return Outcome(host, log, result=work(remote))
+        except ProvisioningError as error:
+            return Outcome(host, log, error=error)
+
+    def worker() -> None:
+        try:
+            while True:
+                ended.put(on_one(waiting.get_nowait()))
+        except Empty:
+            pass
+        except Exception as error:  # a mistake of ours, which is not this host's
+            ended.put(error)
+
+    for _ in range(min(at_once, len(hosts))):
+        threading.Thread(target=worker, daemon=True).start()
+    outcomes: dict[Host, Outcome[T]] = {}
+    with bar(what, total=len(hosts), unit="hosts") as progress:
+        while len(outcomes) < len(hosts):
+            outcome = ended.get()
+            if isinstance(outcome, Exception):
+                raise outcome
+            outcomes[outcome.host] = outcome
+            progress.update()
+    return [outcomes[host] for host in hosts]

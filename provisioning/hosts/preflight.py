@@ -1,0 +1,173 @@
+"""What a host is, and whether a kernel can be installed there so that the way back stays open.
+
+Looks only; `facts.sh` gathers, `judge` says what it means.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gs.finding import BAD, GOOD, NOTE, WARNING, Finding
+from provisioning.arch import ARM64, X86_64
+from provisioning.hosts.remote import Remote
+
+_SCRIPT = Path(__file__).parent / "facts.sh"
+
+#: MB that must be free: in /boot for a kernel and its initrd beside what is there, in / for its
+#: modules, in /var for the sources and the objects of a build.
+BOOT_MB = 150
+ROOT_MB = 1000
+BUILD_MB = 12_000
+
+#: MB of memory below which a build of a kernel is killed.
+BUILD_MEMORY_MB = 1500
+
+#: Seconds by which a clock may be off: certificates and signatures have times.
+CLOCK_OFF = 120
+
+#: Where GRUB's environment block is never written, though it is read.
+_READ_ONLY_FS = ("btrfs", "zfs")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What facts.sh said; ``asked`` is our clock then, in seconds since 1970."""
+
+    values: Mapping[str, tuple[str, ...]]
+    asked: float
+
+    def one(self, key: str) -> str:
+        """The value, or nothing."""
+        return next(iter(self.values.get(key, ())), "")
+
+    def number(self, key: str) -> int:
+        """The same as a number; 0 if it is not known."""
+        text = self.one(key)
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def attachment(self) -> str:
+        """How the core is in the running kernel: builtin, module, or not at all."""
+        return self.one("gs_attachment")
+
+
+def gather(remote: Remote) -> Facts:
+    """Ask the host; errors as of Remote.run()."""
+    asked = time.time()
+    done = remote.run(["sh", "-c", _SCRIPT.read_text()])
+    return parse(done.stdout, asked)
+
+
+def parse(text: str, asked: float) -> Facts:
+    """The lines key=value; others are a shell's greetings."""
+    values: dict[str, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and key.replace("_", "").isalnum():
+            values[key] = (*values.get(key, ()), value.strip())
+    return Facts(values, asked)
+
+
+def judge(facts: Facts, builds: bool) -> list[Finding]:
+    """What is in the way (bad), what should be known, and what is well; ``builds``: the kernel is
+    to be compiled there."""
+    checks = (_system, _rights, _loader, _space, _memory, _cgroups, _clock)
+    return [
+        *(finding for check in checks for finding in check(facts)),
+        *(_building(facts) if builds else ()),
+    ]
+
+
+def _system(facts: Facts) -> Iterator[Finding]:
+    name = f"{facts.one('os_name')}, {facts.one('machine')}, Linux {facts.one('release')}"
+    yield Finding("system", GOOD, name)
+    if facts.one("container"):
+        text = f"a container ({facts.one('container')}): its kernel is its host's"
+        yield Finding("system", BAD, text, "give the host of the container")
+    if facts.one("machine") not in (X86_64.name, ARM64.name):
+        yield Finding("system", BAD, "no kernel of ours is built for such processors",
+                      f"there are {X86_64.name} and {ARM64.name}")  # fmt: skip
+    if facts.one("packages") != "dpkg":
+        yield Finding("system", BAD, "it does not install Debian packages",
+                      "take Debian, Ubuntu or another one that does")  # fmt: skip
+    if facts.one("init") != "systemd":
+        yield Finding("system", BAD, f"its init is {facts.one('init') or 'unknown'}",
+                      "the unit that goes back to the old kernel needs systemd")  # fmt: skip
+    if facts.attachment:
+        yield Finding("kernel", NOTE, f"gs is in this kernel already ({facts.attachment})")
+
+
+def _rights(facts: Facts) -> Iterator[Finding]:
+    how = {"yes": "is root", "sudo": "becomes root by sudo"}.get(facts.one("root"))
+    if how:
+        yield Finding("rights", GOOD, f"{facts.one('user')} {how}")
+    else:
+        text = f"{facts.one('user')} cannot become root without a password"
+        yield Finding("rights", BAD, text, "let sudo ask for none, or connect as root")
+
+
+def _loader(facts: Facts) -> Iterator[Finding]:
+    if facts.one("secure_boot") == "1":
+        yield Finding("loader", BAD, "Secure Boot takes kernels that are signed by its owner only",
+                      "use the module (--module), or switch it off")  # fmt: skip
+    if facts.one("loader") != "grub":
+        yield Finding("loader", BAD, "there is no GRUB whose default could be kept",
+                      "install grub-pc or grub-efi")  # fmt: skip
+        return
+    where, layers = facts.one("grub_fs"), facts.one("grub_abstraction").split()
+    if layers or where in _READ_ONLY_FS:
+        text = f"GRUB cannot write where {facts.one('grub')} is ({', '.join([*layers, where])})"
+        yield Finding("loader", BAD, f"{text}: it would try a new kernel again and again",
+                      "have /boot on a partition of its own, with ext4")  # fmt: skip
+    elif not facts.one("grubenv"):
+        yield Finding("loader", BAD, f"there is no {facts.one('grub')}/grubenv",
+                      f"make one: grub-editenv {facts.one('grub')}/grubenv create")  # fmt: skip
+    else:
+        yield Finding("loader", GOOD, f"GRUB ({facts.one('firmware')}) can boot a kernel once")
+
+
+def _space(facts: Facts) -> Iterator[Finding]:
+    yield _room(facts, "/boot", "boot_free_kb", BOOT_MB)
+    yield _room(facts, "/", "root_free_kb", ROOT_MB)
+
+
+def _room(facts: Facts, where: str, key: str, need_mb: int) -> Finding:
+    free = facts.number(key) // 1024
+    text = f"{free} MB are free in {where}"
+    if free >= need_mb:
+        return Finding("space", GOOD, text)
+    return Finding("space", BAD, f"{text}, and it takes {need_mb}", f"make room in {where}")
+
+
+def _memory(facts: Facts) -> Iterator[Finding]:
+    memory, swap = facts.number("memory_kb") // 1024, facts.number("swap_kb") // 1024
+    text = f"{facts.one('processors')} processors, {memory} MB of memory, {swap} MB of swap"
+    yield Finding("memory", GOOD, text)
+
+
+def _building(facts: Facts) -> Iterator[Finding]:
+    yield _room(facts, "/var", "build_free_kb", BUILD_MB)
+    if facts.number("memory_kb") // 1024 < BUILD_MEMORY_MB:
+        yield Finding("memory", BAD, f"a build takes {BUILD_MEMORY_MB} MB of memory",
+                      "build somewhere else")  # fmt: skip
+
+
+def _cgroups(facts: Facts) -> Iterator[Finding]:
+    version = facts.one("cgroup")
+    if version:
+        yield Finding("cgroup", GOOD, f"memory cgroups of version {version}")
+    else:
+        yield Finding("cgroup", BAD, "no memory cgroups: an OOM cannot be tried there",
+                      "boot with cgroup_enable=memory")  # fmt: skip
+    for name in facts.values.get("killer", ()):
+        yield Finding("killers", WARNING, f"{name} is active: it kills before the kernel decides",
+                      "see what gs-oom doctor says of it")  # fmt: skip
+
+
+def _clock(facts: Facts) -> Iterator[Finding]:
+    off = facts.number("clock") - facts.asked
+    if abs(off) > CLOCK_OFF:
+        yield Finding("clock", WARNING, f"its clock is off by {off:.0f} s", "set it, with NTP")

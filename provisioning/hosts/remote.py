@@ -1,0 +1,175 @@
+"""One host over SSH: the only module that knows Fabric.
+
+Host keys are verified against known_hosts, as ssh(1) does it with StrictHostKeyChecking=yes; Fabric
+by itself takes any. Everything that is run, and what it printed, goes to the host's log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import fabric
+import paramiko
+from invoke.exceptions import CommandTimedOut as InvokeTimedOut
+from paramiko.ssh_exception import (
+    AuthenticationException,
+    BadHostKeyException,
+    ChannelException,
+    NoValidConnectionsError,
+    SSHException,
+)
+
+from provisioning.commands import Completed
+from provisioning.errors import CommandFailed, CommandTimedOut, HostFailed
+from provisioning.hosts.inventory import Host
+
+#: Seconds until a host must have answered.
+CONNECT_TIMEOUT = 20
+
+#: Seconds for a command, unless it is given others.
+TIMEOUT = 120.0
+
+#: Bytes of the output that a failure quotes.
+_QUOTED = 2000
+
+_GLOBAL_KEYS = "/etc/ssh/ssh_known_hosts"
+_OWN_KEYS = "~/.ssh/known_hosts"
+
+
+# It says on stderr what its exceptions say.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class Remote:
+    """A host that answers; made by :func:`connected`, and of use to one thread."""
+
+    def __init__(self, host: Host, connection: fabric.Connection, log: Path):
+        self.host = host
+        self.log = log
+        self._connection = connection
+
+    def run(
+        self, words: Sequence[str], *, timeout: float = TIMEOUT, check: bool = True
+    ) -> Completed:
+        """Run a program there. CommandFailed if it does not end with 0 (``check``) or in time (in
+        seconds; it then goes on there), HostFailed if the connection is lost."""
+        line = shlex.join(words)
+        self.note(f"$ {line}")
+        try:
+            done = self._connection.run(line, timeout=timeout)
+        except InvokeTimedOut:
+            raise CommandTimedOut(
+                f"{self.host.name}: {words[0]} did not end in {timeout:.0f} s", log=self.log
+            ) from None
+        except (SSHException, EOFError, OSError) as error:
+            raise self._lost(error) from None
+        self.note(done.stdout + done.stderr)
+        completed = Completed(done.exited, done.stdout, done.stderr)
+        if check and done.exited:
+            raise CommandFailed(
+                f"{self.host.name}: {words[0]} ended with {done.exited}",
+                done.stderr.strip()[-_QUOTED:],
+                log=self.log,
+                output=done.stdout,
+            )
+        return completed
+
+    def note(self, text: str) -> None:
+        """Write to the host's log."""
+        with self.log.open("a") as log:
+            log.write(text.rstrip("\n") + "\n" if text else "")
+
+    def close(self) -> None:
+        """End the connection, and with it whatever waits for it."""
+        self._connection.close()
+
+    def _lost(self, error: Exception) -> HostFailed:
+        return HostFailed(
+            f"{self.host.name}: the connection was lost",
+            str(error) or type(error).__name__,
+            "run it again",
+            log=self.log,
+        )
+
+
+@contextmanager
+def connected(host: Host, log: Path) -> Iterator[Remote]:
+    """Connect for the length of the block; HostFailed says why it cannot be reached."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    connection = fabric.Connection(host.name, config=_config(), connect_timeout=CONNECT_TIMEOUT)
+    remote = Remote(host, connection, log)
+    remote.note(f"# {time.strftime('%F %T')} {host.name}")
+    try:
+        _verify_host_keys(connection)
+        connection.open()
+    except Exception as error:
+        raise _unreachable(host, connection, error, log) from None
+    try:
+        yield remote
+    finally:
+        remote.close()
+
+
+def _config() -> fabric.Config:
+    """A new one for each connection: a shared one accumulates. GS_SSH_CONFIG is another ssh_config
+    in the place of the user's."""
+    config = fabric.Config(runtime_ssh_path=os.environ.get("GS_SSH_CONFIG"))
+    config["run"].update({"in_stream": False, "hide": True, "warn": True})
+    return config
+
+
+def _verify_host_keys(connection: fabric.Connection) -> None:
+    """Of the host itself, and of those by way of which it is reached."""
+    while isinstance(connection, fabric.Connection):
+        client = connection.client
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        own = connection.ssh_config.get("userknownhostsfile", _OWN_KEYS)
+        shared = connection.ssh_config.get("globalknownhostsfile", _GLOBAL_KEYS)
+        for name in f"{own} {shared}".split():
+            path = Path(name).expanduser()
+            if path.is_file():
+                client.load_system_host_keys(str(path))
+        connection = connection.gateway
+
+
+def _unreachable(
+    host: Host, connection: fabric.Connection, error: Exception, log: Path
+) -> HostFailed:
+    why, hint = _explained(host, connection, error)
+    with log.open("a") as file:
+        file.write(f"{why}\n")
+    return HostFailed(f"cannot reach {host.name}", why, hint)
+
+
+def _explained(host: Host, connection: fabric.Connection, error: Exception) -> tuple[str, str]:
+    """Why it could not be reached, and what to do."""
+    where = f"{connection.host}:{connection.port}"
+    if isinstance(error, socket.gaierror):
+        return f"no address for {connection.host}", "look at the name, and at ssh_config"
+    if isinstance(error, BadHostKeyException):
+        return (
+            "its host key is another one than in known_hosts",
+            "find out why; if it is right: ssh-keygen -R NAME, then connect with ssh once",
+        )
+    if isinstance(error, AuthenticationException):
+        return (
+            f"it does not take {connection.user}: {error}",
+            f"try: ssh {host.name} true; keys are taken from the agent and from ssh_config",
+        )
+    if isinstance(error, SSHException) and "not found in known_hosts" in str(error):
+        return "its host key is not known", f"connect once, and compare it: ssh {host.name} true"
+    if isinstance(error, ChannelException):
+        by = connection.gateway.original_host
+        return f"{by} cannot connect to {where}", f"try there, on {by}"
+    if isinstance(error, (NoValidConnectionsError, ConnectionError)):
+        return f"nothing answers at {where}", "is it up, and does sshd run?"
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return f"no answer from {where} in {CONNECT_TIMEOUT} s", "is it up? is there a firewall?"
+    return str(error) or type(error).__name__, f"try: ssh {host.name} true"

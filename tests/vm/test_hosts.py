@@ -1,0 +1,233 @@
+"""Hosts over SSH: a real sshd in a root file system of its own, and what keeps one from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provisioning import commands, rootfs
+from provisioning.config import REPO
+from provisioning.vm import image
+
+PACKAGES = ("openssh-server", "procps")
+
+#: sshd's own account is not the one that logs in; nothing of the host's is asked for.
+SSHD = """\
+mkdir -p /run/sshd && useradd --create-home --password '*' plain
+for home in /root /home/plain; do
+  mkdir -p $home/.ssh && cp /key.pub $home/.ssh/authorized_keys
+  chown -R --reference=$home $home/.ssh && chmod -R go= $home/.ssh
+done
+exec /usr/sbin/sshd -D -e -p {port} -o ListenAddress=127.0.0.1 -o UsePAM=no -o StrictModes=yes
+"""
+
+#: The first value counts.
+SSH_CONFIG = """\
+Host plain
+  User plain
+Host stranger
+  UserKnownHostsFile /dev/null
+Host changed
+  UserKnownHostsFile {folder}/changed
+Host locked
+  IdentityFile {folder}/other_key
+Host silent
+  Port {unused}
+Host behind
+  ProxyJump one
+Host behind-a-stranger
+  ProxyJump stranger
+Host behind-one-that-sees-nothing
+  HostName nowhere.invalid
+  ProxyJump one
+Host nowhere
+  HostName nowhere.invalid
+Host *
+  HostName 127.0.0.1
+  Port {port}
+  User root
+  IdentitiesOnly yes
+  UserKnownHostsFile {folder}/known_hosts
+  GlobalKnownHostsFile /dev/null
+Host * !locked
+  IdentityFile {key}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Hosts by the names of a ssh_config, all of them the same sshd."""
+
+    environment: dict[str, str]
+    cache: Path
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "provisioning.program", *words]
+
+    def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words),
+            env=self.environment,
+            cwd=REPO,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def log_of(self, name: str) -> str:
+        return max((self.cache / "hosts" / name).glob("*.log")).read_text()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    port, key = free_port(), image.ssh_key()
+    with rootfs.unpacked(folder / "root", "bookworm", PACKAGES) as root:
+        shutil.copy(f"{key}.pub", root / "key.pub")
+        words = rootfs.within(root, "sh", "-c", SSHD.format(port=port))
+        with (folder / "sshd.log").open("wb") as log:
+            sshd = commands.spawn(words, stdout=log)
+        try:
+            wait_for(port, folder / "sshd.log")
+            write_files(folder, root, port, key)
+            config = SSH_CONFIG.format(port=port, unused=free_port(), key=key, folder=folder)
+            (folder / "ssh_config").write_text(config)
+            environment = {
+                **os.environ,
+                "GS_SSH_CONFIG": str(folder / "ssh_config"),
+                "GS_HOSTS": str(folder / "hosts.toml"),
+                "GS_CACHE": str(folder / "cache"),
+            }
+            yield Fleet(environment, folder / "cache")
+        finally:
+            commands.end(sshd)
+
+
+def wait_for(port: int, log: Path) -> None:
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"sshd does not answer: {log.read_text()}")
+
+
+def write_files(folder: Path, root: Path, port: int, key: Path) -> None:
+    host_key = " ".join((root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
+    name = f"[127.0.0.1]:{port}"
+    (folder / "known_hosts").write_text(f"{name} {host_key}\n")
+    other = folder / "other_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    changed = " ".join(Path(f"{other}.pub").read_text().split()[:2])
+    (folder / "changed").write_text(f"{name} {changed}\n")
+    (folder / "hosts.toml").write_text('[groups]\nboth = ["one", "two"]\nbad = ["nowhere"]\n')
+
+
+def test_where_hosts_stand(fleet: Fleet) -> None:
+    done = fleet.invoke("status", "--host", "both", "--host", "one", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        {
+            "host": name,
+            "kernel": platform.release(),
+            "gs": "none",
+            "system": "Debian GNU/Linux 12 (bookworm)",
+        }
+        for name in ("one", "two")
+    ]
+
+
+def test_by_way_of_another(fleet: Fleet) -> None:
+    done = fleet.invoke("status", "--host", "behind")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+WHY = {
+    "stranger": "its host key is not known",
+    "changed": "its host key is another one",
+    "locked": "it does not take root",
+    "silent": "nothing answers at 127.0.0.1",
+    "nowhere": "no address for nowhere.invalid",
+    "behind-a-stranger": "its host key is not known",
+    "behind-one-that-sees-nothing": "one cannot connect to nowhere.invalid:",
+}
+
+
+def test_those_that_cannot_be_reached(fleet: Fleet) -> None:
+    """Each says why, the others are not held up, and the closing line repeats these alone."""
+    words = [word for name in ("one", *WHY, "two") for word in ("--host", name)]
+    done = fleet.invoke("status", *words)
+    assert done.returncode == 3
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    assert list(rows) == ["one", *WHY, "two"]
+    assert all(why in rows[name] for name, why in WHY.items()), done.stdout
+    assert "Debian" in rows["one"] and "Debian" in rows["two"]
+    (last,) = done.stderr.splitlines()
+    again = " ".join(f"--host={name}" for name in WHY)
+    assert last.endswith(f"for these alone: ./dev status {again}")
+
+
+def test_what_would_be_done(fleet: Fleet) -> None:
+    """A root file system is no machine of its own: that is what is in the way."""
+    words = ("build-kernel", "--dry-run", "--kernel", "6.1", "--source", "debian")
+    done = fleet.invoke(*words, "--host", "one", "--host", "plain", "--json")
+    assert done.returncode == 3, done.stderr
+    told = json.loads(done.stdout)
+    assert told["series"] == "6.1" and set(told["hosts"]) == {"one", "plain"}
+    bad = {
+        name: [f["check"] for f in findings if f["level"] == "bad"]
+        for name, findings in told["hosts"].items()
+    }
+    assert "connection" not in bad["plain"], done.stdout
+    assert "loader" in bad["one"] and "rights" not in bad["one"]
+    assert "rights" in bad["plain"]
+
+
+def test_the_log_has_what_was_run(fleet: Fleet) -> None:
+    fleet.invoke("status", "--host", "two")
+    log = fleet.log_of("two")
+    assert "$ sh -c" in log and f"release={platform.release()}" in log
+    key = Path(image.ssh_key()).read_text().splitlines()[1]
+    assert key not in log
+
+
+def test_interrupted(fleet: Fleet) -> None:
+    """A host that accepts connections and says nothing is not waited for."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        host = f"root@127.0.0.1:{mute.getsockname()[1]}"
+        process = subprocess.Popen(
+            fleet.command("status", "--host", host),
+            env=fleet.environment,
+            cwd=REPO,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        mute.settimeout(60)
+        mute.accept()
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert time.monotonic() - began < 5
