@@ -22,7 +22,7 @@ say memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
 say swap_kb "$(awk '/^SwapTotal:/ { print $2 }' /proc/meminfo)"
 say clock "$(date +%s)"
 say init "$(first /proc/1/comm)"
-say container "$(systemd-detect-virt --container 2>/dev/null || true)"
+say container "$(systemd-detect-virt --container 2>/dev/null | grep -vx none)"
 
 free_kb() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
 say root_free_kb "$(free_kb /)"

@@ -68,6 +68,14 @@ SERVICES = Recipe(
 #: With the other program called gs, and one that calls it.
 GHOSTSCRIPT = Recipe((*PACKAGES, "ghostscript", "imagemagick"), "1600M")
 
+#: A host as people have it: a kernel of the distribution's, and what boots it. What is to be
+#: installed there lies in /root; the file system has room for it.
+HOST = Recipe(
+    (*PACKAGES, "linux-image-cloud-amd64", "grub-pc", "initramfs-tools", "sudo", "zstd"),
+    "2500M",
+    boots=True,
+)
+
 #: For kernels of another architecture: what session.guest_run() needs.
 ARM = Recipe(
     (
@@ -101,8 +109,11 @@ MASKED = [
     "getty@tty1.service",
 ]
 
-#: In the tar, the key by which a client knows this image's sshd.
-HOST_KEY = "./etc/ssh/ssh_host_ed25519_key.pub"
+#: In the directory of an image: its file system, and the key by which a client knows its sshd.
+ROOT = "root.ext4"
+HOST_KEY = "host_key.pub"
+
+_HOST_KEY_IN_TAR = "./etc/ssh/ssh_host_ed25519_key.pub"
 
 #: Of mmdebstrap: what a package's configuration does in other images.
 MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
@@ -118,8 +129,7 @@ def recipe_for(arch: Arch) -> Recipe:
 
 
 def root_image(recipe: Recipe = PLAIN) -> Path:
-    """Has ``root.ext4`` and, where sshd works, ``host_key.pub``; made on the first call, in about
-    a minute."""
+    """Has ROOT and, where sshd works, HOST_KEY; made on the first call, in about a minute."""
     return cache.entry("vm-image", _key(recipe), lambda part: _make(recipe, part))
 
 
@@ -141,10 +151,10 @@ def _make(recipe: Recipe, part: Path) -> None:
     with step(f"making the guest's root image (Debian {RELEASE})"):
         _debootstrap(recipe, tar)
         if not recipe.arch.is_foreign:
-            (part / "host_key.pub").write_bytes(_read_member(tar, HOST_KEY))
+            (part / HOST_KEY).write_bytes(_read_member(tar, _HOST_KEY_IN_TAR))
         for name, prefix in BOOT.items() if recipe.boots else ():
             (part / name).write_bytes(_read_member(tar, prefix))
-        _to_ext4(tar, part / "root.ext4", part / "tree", recipe.size)
+        _to_ext4(tar, part / ROOT, part / "tree", recipe.size)
         tar.unlink()
 
 

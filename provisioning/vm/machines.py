@@ -19,7 +19,7 @@ from provisioning import cache, commands, config
 from provisioning.errors import CommandTimedOut, HostFailed, UsageError, VMLost
 from provisioning.kernel.versions import USUAL, Cost
 from provisioning.progress import note, step
-from provisioning.vm import image, payload, qemu
+from provisioning.vm import disk, image, payload, qemu
 
 DEFAULT_NAME = "default"
 
@@ -93,8 +93,32 @@ class Machine:
             )
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a machine is made of, see :func:`up`; ``base``: the directory of its image."""
+
+    kernel: Path | None
+    base: Path
+    memory_mb: int
+    cpus: int
+    timeout: float
+    slower: float
+    reboots: bool
+
+    @property
+    def boots(self) -> str:
+        """The file that is booted."""
+        return str(self.kernel or self.base / disk.DISK)
+
+    def drive(self, folder: Path) -> qemu.Drive:
+        """Its first disk; a machine that has a boot loader has what it wrote when it was reset."""
+        if self.kernel is None:
+            return qemu.overlay(self.base / disk.DISK, folder / "disk.qcow2")
+        return qemu.Drive(self.base / image.ROOT, discard_writes=True)
+
+
 def up(
-    kernel: Path,
+    kernel: Path | None,
     name: str = DEFAULT_NAME,
     *,
     memory_mb: int = 1024,
@@ -107,9 +131,19 @@ def up(
 
     It stays when this process ends; :func:`down` ends it. Raises VMLost if it does not come up.
     ``cost`` of the kernel's flavour comes on top of memory and timeout. ``base``: another root
-    image than the usual one, by :func:`image.root_image`; such a machine may reboot.
+    image than the usual one, by :func:`image.root_image`; such a machine may reboot. Without a
+    kernel it is a disk with a boot loader, by :func:`disk.of_host`.
     """
     _check_name(name)
+    parts = _Parts(
+        kernel=kernel,
+        base=base or image.root_image(),
+        memory_mb=memory_mb + cost.memory_mb,
+        cpus=cpus,
+        timeout=timeout * cost.slower,
+        slower=cost.slower,
+        reboots=base is not None,
+    )
     with cache.exclusive(_folder(name)):
         running = find(name)
         if running is not None and running.booting:
@@ -118,7 +152,7 @@ def up(
             _kill(running)
             running = None
         if running is not None:
-            if running.kernel == str(kernel):
+            if running.kernel == parts.boots:
                 return running
             raise UsageError(
                 f"a machine named {name} is up with another kernel",
@@ -126,7 +160,7 @@ def up(
                 f"end it first: ./dev vm.down --name {name}",
             )
         with step(f"booting the machine {name}"):
-            return _boot(kernel, name, cpus, timeout, memory_mb, cost, base)
+            return _boot(name, parts)
 
 
 @contextmanager
@@ -187,43 +221,31 @@ def ssh(name: str, words: Sequence[str] = ()) -> int:
     return status
 
 
-def _boot(
-    kernel: Path,
-    name: str,
-    cpus: int,
-    timeout: float,
-    memory_mb: int,
-    cost: Cost,
-    base: Path | None,
-) -> Machine:
+def _boot(name: str, parts: _Parts) -> Machine:
     folder = _folder(name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    root = base or image.root_image()
     public = image.ssh_key().with_suffix(".pub")
     drive = folder / "payload.tar"
     payload.write(drive, texts={"authorized_keys": public.read_bytes()})
     port = qemu.free_port()
     spec = qemu.Spec(
-        kernel=kernel,
-        arguments=f"root=/dev/vda rw {qemu.slower_argument(cost.slower)}",
+        kernel=parts.kernel,
+        arguments=f"root=/dev/vda rw {qemu.slower_argument(parts.slower)}",
         console=folder / "console.log",
-        drives=(
-            qemu.Drive(root / "root.ext4", discard_writes=True),
-            qemu.Drive(drive, read_only=True),
-        ),
-        memory_mb=memory_mb + cost.memory_mb,
-        cpus=cpus,
+        drives=(parts.drive(folder), qemu.Drive(drive, read_only=True)),
+        memory_mb=parts.memory_mb,
+        cpus=parts.cpus,
         ssh_port=port,
-        reboots=base is not None,
+        reboots=parts.reboots,
     )
-    _write_ssh_config(folder, name, port, (root / "host_key.pub").read_text())
+    _write_ssh_config(folder, name, port, (parts.base / image.HOST_KEY).read_text())
     process = qemu.start(spec, stays=True)
     started = _start_time(process.pid)
-    machine = Machine(name, process.pid, started, port, str(kernel), spec.memory_mb, booting=True)
+    machine = Machine(name, process.pid, started, port, parts.boots, spec.memory_mb, booting=True)
     try:
         _write_state(machine)  # before it is up: should we be killed meanwhile, it can be found
-        _wait_for_ssh(machine, spec, process, time.monotonic() + timeout * cost.slower)
+        _wait_for_ssh(machine, spec, process, time.monotonic() + parts.timeout)
         machine = replace(machine, booting=False)
         _write_state(machine)
     except BaseException:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from provisioning import arch, cache, commands, config
-from provisioning.arch import ARM64, X86_64
+from provisioning.arch import ARM64, X86_64, Arch
 from provisioning.errors import VMLost
 from provisioning.progress import note
 from provisioning.vm import initramfs
@@ -77,19 +77,22 @@ BOARDS = {
 
 @dataclass(frozen=True)
 class Drive:
-    """A raw file as a virtio disk; ``/dev/vda`` is the first of a machine, and so on.
+    """A file as a virtio disk; ``/dev/vda`` is the first of a machine, and so on.
 
-    With ``discard_writes`` the guest may write, and the file stays as it is.
+    With ``discard_writes`` the guest may write, and the file stays as it is. ``format``: qcow2 for
+    one that :func:`overlay` made.
     """
 
     path: Path
     read_only: bool = False
     discard_writes: bool = False
+    format: str = "raw"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One machine. ``ports``: name of a virtio serial port → the file that receives its bytes.
+    """One machine. ``kernel``: None for what the first drive's boot loader starts, whatever its
+    ``arguments`` are. ``ports``: name of a virtio serial port → the file that receives its bytes.
 
     ``counted``: emulated, its clock counts instructions and not the host's time, so that a busy
     host is not measured along. For one processor: with two, QEMU 7.2 does not get through the
@@ -97,7 +100,7 @@ class Spec:
     else the machine ends with it, as with a panic.
     """
 
-    kernel: Path
+    kernel: Path | None
     arguments: str
     console: Path
     drives: tuple[Drive, ...] = ()
@@ -122,17 +125,17 @@ def start(
 
 def command_line(spec: Spec, accelerator: str) -> list[str]:
     """All words of the QEMU command."""
-    board = BOARDS[arch.of_image(spec.kernel)]
+    board = BOARDS[_arch_of(spec.kernel)]
     program = str(commands.which_or_hint(board.program, board.package))
     words = [program, "-nodefaults", "-no-user-config", "-display", "none"]
     words += [] if spec.reboots else ["-no-reboot"]
     words += ["-machine", board.machine]
     words += _accelerator_words(accelerator, spec.counted, board.processor)
     words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
-    arguments = [KERNEL_ARGUMENTS, board.arguments]
-    arguments += [EMULATION_ARGUMENTS] if accelerator == "tcg" else []
-    words += ["-kernel", str(spec.kernel), "-append", " ".join([*arguments, spec.arguments])]
-    words += _initrd_words(spec.kernel)
+    if spec.kernel is not None:
+        arguments = [kernel_arguments(spec.kernel, accelerator), spec.arguments]
+        words += ["-kernel", str(spec.kernel), "-append", " ".join(arguments)]
+        words += _initrd_words(spec.kernel)
     words += ["-chardev", f"file,id=console,path={_escape(spec.console)}"]
     words += ["-serial", "chardev:console"]
     words += ["-device", "virtio-rng-pci"]
@@ -141,6 +144,19 @@ def command_line(spec: Spec, accelerator: str) -> list[str]:
     words += _port_words(spec.ports)
     words += _network_words(spec.ssh_port)
     return words
+
+
+def kernel_arguments(kernel: Path | None, accelerator: str) -> str:
+    """What each kernel is booted with; a boot loader of its own must be told."""
+    words = [KERNEL_ARGUMENTS, BOARDS[_arch_of(kernel)].arguments]
+    return " ".join([*words, EMULATION_ARGUMENTS] if accelerator == "tcg" else words)
+
+
+def overlay(base: Path, target: Path) -> Drive:
+    """A new disk that has what is in the raw file ``base``, and keeps what is written to itself."""
+    program = commands.which_or_hint("qemu-img", "qemu-utils")
+    commands.run([program, "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", target])
+    return Drive(target, format="qcow2")
 
 
 def own_words(spec: Spec) -> str:
@@ -164,13 +180,14 @@ def free_port() -> int:
         return port
 
 
-def choose_accelerator(kernel: Path) -> str:
-    """``kvm`` if a kernel really booted with it on this machine, else ``tcg`` (emulation).
+def choose_accelerator(kernel: Path | None) -> str:
+    """``kvm`` if a kernel really booted with it on this machine, else ``tcg`` (emulation); without
+    a kernel to try it with, what is known already.
 
     /dev/kvm can open and still not run a guest, so one boot with a deadline decides. The answer
     is kept for this QEMU on this host kernel.
     """
-    if arch.of_image(kernel).is_foreign:
+    if _arch_of(kernel).is_foreign:
         return "tcg"
     remembered = config.cache_dir() / "vm" / "accelerator.json"
     machine = _machine_identity()
@@ -180,6 +197,8 @@ def choose_accelerator(kernel: Path) -> str:
             return str(known["accelerator"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    if kernel is None:
+        return "tcg"
     accelerator = "kvm" if _kvm_boots(kernel) else "tcg"
     if accelerator == "tcg":
         note("KVM does not run guests here: the machine is emulated, which is slower")
@@ -187,6 +206,10 @@ def choose_accelerator(kernel: Path) -> str:
     answer = {"machine": machine, "accelerator": accelerator}
     cache.write_whole(remembered, json.dumps(answer))
     return accelerator
+
+
+def _arch_of(kernel: Path | None) -> Arch:
+    return X86_64 if kernel is None else arch.of_image(kernel)
 
 
 def _machine_identity() -> str:
@@ -269,7 +292,7 @@ def _initrd_words(kernel: Path) -> list[str]:
 
 
 def _drive_words(number: int, drive: Drive) -> list[str]:
-    options = f"if=none,id=drive{number},format=raw,file={_escape(drive.path)}"
+    options = f"if=none,id=drive{number},format={drive.format},file={_escape(drive.path)}"
     if drive.read_only:
         options += ",readonly=on"
     if drive.discard_writes:

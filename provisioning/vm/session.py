@@ -93,6 +93,7 @@ def guest_run(
     on_output: Callable[[str], None] | None = None,
     cost: Cost = USUAL,
     counted: bool = False,
+    disk: Path | None = None,
 ) -> GuestResult:
     """Boot ``kernel`` (an image), run ``command`` as root, power off. Never hangs, leaves no QEMU.
 
@@ -101,7 +102,8 @@ def guest_run(
     whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel.
     ``on_output`` gets the output as it comes. ``cost`` of the kernel's flavour comes on top of
     memory and timeout. ``counted`` as in :class:`qemu.Spec`. If QEMU itself crashes it is all done
-    once more.
+    once more. ``disk``: a raw file whose first partition is the root file system, and which keeps
+    what is written to it.
     """
     spec, token = _prepare(
         kernel,
@@ -112,6 +114,7 @@ def guest_run(
         swap_mb=swap_mb,
         arguments=f"{qemu.slower_argument(cost.slower)} {arguments}",
         counted=counted,
+        disk=disk,
     )
     timeout *= cost.slower
     for _ in range(2):
@@ -134,24 +137,24 @@ def _prepare(
     swap_mb: int,
     arguments: str,
     counted: bool,
+    disk: Path | None,
 ) -> tuple[qemu.Spec, str]:
     """A folder with everything the machine needs, and the token by which its result is known."""
     folder = _new_run_folder()
     token = secrets.token_hex(16)
     of = arch.of_image(kernel)
     payload.write(folder / "payload.tar", command=command, extra=extra, arch=of)
-    drives = [
-        qemu.Drive(
-            image.root_image(image.recipe_for(of)) / "root.ext4",
-            discard_writes=True,
-        ),
-        qemu.Drive(folder / "payload.tar", read_only=True),
-    ]
+    if disk is None:
+        root = image.root_image(image.recipe_for(of)) / image.ROOT
+        device, drives = "/dev/vda", [qemu.Drive(root, discard_writes=True)]
+    else:
+        device, drives = "/dev/vda1", [qemu.Drive(disk)]
+    drives.append(qemu.Drive(folder / "payload.tar", read_only=True))
     if swap_mb:
         drives.append(qemu.Drive(_swap_file(folder, swap_mb)))
     spec = qemu.Spec(
         kernel=kernel,
-        arguments=f"root=/dev/vda rw init={GUEST_INIT} loglevel=4 gs.token={token} {arguments}",
+        arguments=f"root={device} rw init={GUEST_INIT} loglevel=4 gs.token={token} {arguments}",
         console=folder / "console.log",
         drives=tuple(drives),
         ports=(("gs.result", folder / RESULT), ("gs.files", folder / "files.tar")),

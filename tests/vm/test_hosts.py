@@ -19,9 +19,11 @@ import pytest
 
 from provisioning import commands, rootfs
 from provisioning.config import REPO
-from provisioning.vm import image
+from provisioning.vm import disk, image, machines
 
 PACKAGES = ("openssh-server", "procps")
+
+STOCK = f"tests-hosts-{os.getpid()}"
 
 #: sshd's own account is not the one that logs in; nothing of the host's is asked for.
 SSHD = """\
@@ -123,6 +125,18 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             commands.end(sshd)
 
 
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One host as people have it: a stock kernel, booted by the GRUB on its own disk."""
+    cache = tmp_path_factory.mktemp("stock")
+    try:
+        machine = machines.up(None, STOCK, base=disk.of_host())
+        config = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(cache)}
+        yield Fleet({**os.environ, **config}, cache)
+    finally:
+        machines.down(STOCK)
+
+
 def wait_for(port: int, log: Path) -> None:
     for _ in range(300):
         with socket.socket() as probe:
@@ -201,6 +215,14 @@ def test_what_would_be_done(fleet: Fleet) -> None:
     assert "connection" not in bad["plain"], done.stdout
     assert "loader" in bad["one"] and "rights" not in bad["one"]
     assert "rights" in bad["plain"]
+
+
+def test_nothing_is_in_the_way(stock: Fleet) -> None:
+    words = ("build-kernel", "--dry-run", "--kernel", "6.1", "--source", "debian")
+    done = stock.invoke(*words, "--host", STOCK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "GRUB (bios) can boot a kernel once" in done.stdout
+    assert "cloud-amd64" in done.stdout
 
 
 def test_the_log_has_what_was_run(fleet: Fleet) -> None:
