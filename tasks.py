@@ -379,6 +379,17 @@ def status(_: Any, host: list[str], json: bool = False) -> None:
     frontend.run_task(lambda: fleet.status(host, json))
 
 
+@task(
+    help={"host": "by its name for ssh, or a group of hosts.toml; may be repeated"},
+    iterable=["host"],
+)
+def verify(_: Any, host: list[str]) -> None:
+    """Check each host: gs is in its kernel, and a handler runs before a kill."""
+    from provisioning import fleet, frontend
+
+    frontend.run_task(lambda: fleet.verify(host))
+
+
 def _later(name: str, text: str) -> Any:
     """A task that is designed but not built says so, in place of an unknown name."""
 
@@ -395,8 +406,8 @@ def _later(name: str, text: str) -> Any:
 
 
 ns = Collection(
-    *(demo, test, bench, lint, package, fetch_kernel, patch_kernel, build_kernel, status),
-    _later("verify", "Check a host"),
+    *(demo, test, bench, lint, package, fetch_kernel, patch_kernel, build_kernel),
+    *(status, verify),
     _later("rollback", "Take a host back to its stock kernel"),
     _later("uninstall", "Remove everything from a host"),
 )

@@ -33,6 +33,7 @@ PASSED_ENVIRONMENT = frozenset(
     {
         *("HOME", "USER", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "LANG", "TZ"),
         *("GS_CACHE", "GS_JOBS", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"),
+        "GS_SSH_CONFIG",
         *("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from gs.doctor import report
 from gs.finding import BAD, Finding
-from provisioning import frontend
+from provisioning import commands, frontend
+from provisioning.config import REPO
 from provisioning.errors import HostFailed, ProvisioningError
 from provisioning.frontend import Request
 from provisioning.hosts import fanout, inventory, preflight
@@ -35,6 +38,28 @@ def _standing(outcome: Outcome[Facts]) -> dict[str, Any]:
         "gs": facts.attachment or "none",
         "system": facts.one("os_name"),
     }
+
+
+def verify(names: Sequence[str]) -> int:
+    """Run tests/host on each of them. HostFailed with the hosts for which one did not pass."""
+    hosts = inventory.chosen(names)
+    failed: dict[Host, None] = {}
+    mentioned = {f"ssh://{host.name}]": host for host in hosts}
+
+    def heed(line: str) -> None:
+        print(line)
+        if line.startswith(("FAILED ", "ERROR ")):
+            failed.update({host: None for end, host in mentioned.items() if end in line})
+
+    words = [sys.executable, "-m", "pytest", "tests/host", "-v", "-p", "no:cacheprovider"]
+    words += ["--hosts", ",".join(f"ssh://{host.name}" for host in hosts)]
+    if own := os.environ.get("GS_SSH_CONFIG"):
+        words += ["--ssh-config", own]
+    done = commands.stream(words, on_line=heed, cwd=REPO, check=False)
+    _raise_for(list(failed), len(hosts))
+    if done.returncode != 0:
+        raise HostFailed("the hosts were not verified", f"pytest ended with {done.returncode}")
+    return 0
 
 
 def plan(request: Request, names: Sequence[str], as_json: bool) -> int:

@@ -81,6 +81,21 @@ class Remote:
             )
         return completed
 
+    def put(self, local: Path, there: Path, mode: int = 0o644) -> None:
+        """Copy a file, which is there whole or not at all. HostFailed if it cannot be written."""
+        part = f"{there}.part"
+        self.note(f"put {local} {there}")
+        try:
+            self._connection.put(str(local), remote=part)
+            sftp = self._connection.sftp()
+            sftp.chmod(part, mode)
+            sftp.posix_rename(part, str(there))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise HostFailed(f"{self.host.name}: cannot write {there}", why, log=self.log) from None
+        except (SSHException, EOFError) as error:
+            raise self._lost(error) from None
+
     def note(self, text: str) -> None:
         """Write to the host's log."""
         with self.log.open("a") as log:

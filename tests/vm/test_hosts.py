@@ -225,6 +225,22 @@ def test_nothing_is_in_the_way(stock: Fleet) -> None:
     assert "cloud-amd64" in done.stdout
 
 
+def test_a_host_is_verified(machine: machines.Machine, tmp_path: Path) -> None:
+    """One with gs in its kernel, seen to run a handler; and nothing of ours is left there."""
+    before = machine.run(["ls", "-A", "/root"]).stdout
+    fleet = Fleet({**os.environ, "GS_SSH_CONFIG": str(machine.ssh_config)}, tmp_path)
+    done = fleet.invoke("verify", "--host", machine.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_a_handler_runs_before_the_kill" in done.stdout
+    assert machine.run(["ls", "-A", "/root"]).stdout == before
+
+
+def test_a_stock_host_is_not(stock: Fleet) -> None:
+    done = stock.invoke("verify", "--host", STOCK)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert f"1 of 1 hosts failed: {STOCK}; for these alone: ./dev verify" in done.stderr
+
+
 def test_the_log_has_what_was_run(fleet: Fleet) -> None:
     fleet.invoke("status", "--host", "two")
     log = fleet.log_of("two")

@@ -1,0 +1,32 @@
+"""A real host, by testinfra: `./dev verify --host NAME`, or `pytest tests/host --hosts=ssh://NAME`
+(with --sudo where the user is not root). GS_SSH_CONFIG is another ssh_config, for both ways in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from provisioning.hosts.inventory import Host as Named
+from provisioning.hosts.remote import connected
+from provisioning.vm import payload
+
+#: What is brought along: static, so that they run anywhere.
+TOOLS = ("oom_condition_creator", "write_file")
+
+
+@pytest.fixture(scope="module")
+def tools(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A directory on the host, for the length of the tests, with our test programs."""
+    folder = host.check_output('mktemp -d "$HOME/.gs-verify-XXXXXX"')
+    name = host.backend.get_pytest_id().partition("://")[2]
+    programs = payload.programs()
+    try:
+        with connected(Named(name), tmp_path_factory.mktemp("log") / "host.log") as remote:
+            for tool in TOOLS:
+                remote.put(programs / tool, Path(folder, tool), mode=0o755)
+        yield folder
+    finally:
+        host.run(f"rm -r {folder}")
