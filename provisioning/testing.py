@@ -7,7 +7,6 @@ import sys
 
 from provisioning import config
 from provisioning.errors import UsageError
-from provisioning.frontend import not_yet
 from provisioning.progress import note
 
 #: What each kind of test needs is in its marker's text in pyproject.toml.
@@ -31,7 +30,7 @@ def run(only: str, everything: bool, count: int) -> int:
     if only and only not in KINDS:
         raise UsageError(f"there is no kind of test {only!r}", hint=f"take {', '.join(KINDS)}")
     if only == "host":
-        raise not_yet("test --only host (checks of a real host)")
+        raise UsageError("no host is named", hint="./dev verify --host NAME runs those tests")
     if count < 1:
         raise UsageError("--count must be at least 1")
     _announce_cache()

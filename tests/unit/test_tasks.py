@@ -41,7 +41,7 @@ def invoke(*words: str) -> subprocess.CompletedProcess[str]:
         (["patches.edit", "--done", "--output", "/no/such"], "no working tree at /no/such"),
         (["patches.edit", "--done", "--drop"], "exclude each other"),
         (["test", "--only", "bogus"], "no kind of test"),
-        (["test", "--only", "host"], "not available yet"),
+        (["test", "--only", "host"], "./dev verify --host NAME"),
         (["test", "--count", "0"], "--count"),
         (["bench", "--only", "bogus"], "has no part 'bogus'"),
         (["bench", "--trials", "1"], "--trials"),
