@@ -188,7 +188,7 @@ def build_kernel(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Fetch, patch, configure and build the kernel for the local VM."""
+    """Fetch, patch, configure and build the kernel for the local VM; or bring gs to a host."""
     from provisioning import frontend
 
     request = frontend.Request(kernel, source, config, jobs, module, not unpatched)
@@ -203,9 +203,9 @@ def build_kernel(
     def work_on_hosts() -> int:
         from provisioning import fleet
 
-        if not dry_run:
-            raise frontend.not_yet("build-kernel --host without --dry-run (remote machines)")
-        return fleet.plan(request, host, json)
+        if dry_run:
+            return fleet.plan(request, host, json)
+        return fleet.build_kernel(request, host)
 
     frontend.run_task(work_on_hosts if host else work)
 
@@ -390,6 +390,17 @@ def verify(_: Any, host: list[str]) -> None:
     frontend.run_task(lambda: fleet.verify(host))
 
 
+@task(
+    help={"host": "by its name for ssh, or a group of hosts.toml; may be repeated"},
+    iterable=["host"],
+)
+def uninstall(_: Any, host: list[str]) -> None:
+    """Take gs off each host: the module and the packages."""
+    from provisioning import fleet, frontend
+
+    frontend.run_task(lambda: fleet.uninstall(host))
+
+
 def _later(name: str, text: str) -> Any:
     """A task that is designed but not built says so, in place of an unknown name."""
 
@@ -407,9 +418,8 @@ def _later(name: str, text: str) -> Any:
 
 ns = Collection(
     *(demo, test, bench, lint, package, fetch_kernel, patch_kernel, build_kernel),
-    *(status, verify),
+    *(status, verify, uninstall),
     _later("rollback", "Take a host back to its stock kernel"),
-    _later("uninstall", "Remove everything from a host"),
 )
 
 vm = Collection("vm")

@@ -48,6 +48,7 @@ for file in /sys/firmware/efi/efivars/SecureBoot-*; do
 done
 if [ -d /sys/firmware/efi ]; then say firmware efi; else say firmware bios; fi
 
+[ -e "/lib/modules/$(uname -r)/build/Makefile" ] && say headers yes
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then say cgroup 2
 elif [ -d /sys/fs/cgroup/memory ]; then say cgroup 1; fi
 for unit in systemd-oomd earlyoom nohang nohang-desktop; do

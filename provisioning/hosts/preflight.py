@@ -1,4 +1,4 @@
-"""What a host is, and whether a kernel can be installed there so that the way back stays open.
+"""What a host is, and whether gs can be installed there so that the way back stays open.
 
 Looks only; `facts.sh` gathers, `judge` says what it means.
 """
@@ -6,7 +6,7 @@ Looks only; `facts.sh` gathers, `judge` says what it means.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +71,9 @@ def parse(text: str, asked: float) -> Facts:
     return Facts(values, asked)
 
 
-def judge(facts: Facts, builds: bool) -> list[Finding]:
-    """What is in the way (bad), what should be known, and what is well; ``builds``: the kernel is
-    to be compiled there."""
-    checks = (_system, _rights, _loader, _space, _memory, _cgroups, _clock)
-    return [
-        *(finding for check in checks for finding in check(facts)),
-        *(_building(facts) if builds else ()),
-    ]
+def judge(facts: Facts, checks: Sequence[Check]) -> list[Finding]:
+    """What is in the way (bad), what should be known, and what is well."""
+    return [finding for check in checks for finding in check(facts)]
 
 
 def _system(facts: Facts) -> Iterator[Finding]:
@@ -95,7 +90,7 @@ def _system(facts: Facts) -> Iterator[Finding]:
                       "take Debian, Ubuntu or another one that does")  # fmt: skip
     if facts.one("init") != "systemd":
         yield Finding("system", BAD, f"its init is {facts.one('init') or 'unknown'}",
-                      "the unit that goes back to the old kernel needs systemd")  # fmt: skip
+                      "what we install there needs systemd")  # fmt: skip
     if facts.attachment:
         yield Finding("kernel", NOTE, f"gs is in this kernel already ({facts.attachment})")
 
@@ -111,7 +106,7 @@ def _rights(facts: Facts) -> Iterator[Finding]:
 
 def _loader(facts: Facts) -> Iterator[Finding]:
     if facts.one("secure_boot") == "1":
-        yield Finding("loader", BAD, "Secure Boot takes kernels that are signed by its owner only",
+        yield Finding("loader", BAD, "Secure Boot takes kernels only that its owner signed",
                       "use the module (--module), or switch it off")  # fmt: skip
     if facts.one("loader") != "grub":
         yield Finding("loader", BAD, "there is no GRUB whose default could be kept",
@@ -127,6 +122,20 @@ def _loader(facts: Facts) -> Iterator[Finding]:
                       f"make one: grub-editenv {facts.one('grub')}/grubenv create")  # fmt: skip
     else:
         yield Finding("loader", GOOD, f"GRUB ({facts.one('firmware')}) can boot a kernel once")
+
+
+def _headers(facts: Facts) -> Iterator[Finding]:
+    if facts.one("secure_boot") == "1":
+        yield Finding("module", WARNING, "Secure Boot takes modules only that its owner signed",
+                      "see what gs-oom module load says there")  # fmt: skip
+    release = facts.one("release")
+    if facts.attachment == "builtin":
+        yield Finding("module", BAD, "gs is built into this kernel", "no module is needed")
+    elif facts.one("headers"):
+        yield Finding("module", GOOD, f"the headers of {release} are there")
+    else:
+        yield Finding("module", BAD, f"the headers of {release} are missing",
+                      f"apt-get install linux-headers-{release}")  # fmt: skip
 
 
 def _space(facts: Facts) -> Iterator[Finding]:
@@ -171,3 +180,13 @@ def _clock(facts: Facts) -> Iterator[Finding]:
     off = facts.number("clock") - facts.asked
     if abs(off) > CLOCK_OFF:
         yield Finding("clock", WARNING, f"its clock is off by {off:.0f} s", "set it, with NTP")
+
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+_COMMON: tuple[Check, ...] = (_system, _rights, _memory, _cgroups, _clock)
+
+#: What is looked at before a kernel or the module is installed, and where a kernel is to be built.
+FOR_KERNEL = (*_COMMON, _loader, _space)
+FOR_MODULE = (*_COMMON, _headers)
+FOR_BUILD = (_building,)

@@ -1,8 +1,10 @@
 """A real host, by testinfra: `./dev verify --host NAME`, or `pytest tests/host --hosts=ssh://NAME`
-(with --sudo where the user is not root). GS_SSH_CONFIG is another ssh_config, for both ways in."""
+(with --sudo where the user is not root). GS_HOST is its name where that has a user or a port, and
+GS_SSH_CONFIG another ssh_config, for files that are copied."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ TOOLS = ("oom_condition_creator", "write_file")
 def tools(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A directory on the host, for the length of the tests, with our test programs."""
     folder = host.check_output('mktemp -d "$HOME/.gs-verify-XXXXXX"')
-    name = host.backend.get_pytest_id().partition("://")[2]
+    name = os.environ.get("GS_HOST") or host.backend.get_hostname()
     programs = payload.programs()
     try:
         with connected(Named(name), tmp_path_factory.mktemp("log") / "host.log") as remote:

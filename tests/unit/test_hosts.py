@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -90,12 +91,15 @@ cgroup=2
 """
 
 
-def judged(text: str, builds: bool = False) -> list[Finding]:
-    return preflight.judge(preflight.parse(text, asked=1000000.5), builds)
+BUILT_THERE = (*preflight.FOR_KERNEL, *preflight.FOR_BUILD)
+
+
+def judged(text: str, checks: Sequence[preflight.Check] = preflight.FOR_KERNEL) -> list[Finding]:
+    return preflight.judge(preflight.parse(text, asked=1000000.5), checks)
 
 
 def test_nothing_is_in_the_way() -> None:
-    findings = judged(FACTS, builds=True)
+    findings = judged(FACTS, BUILT_THERE)
     assert {finding.level for finding in findings} == {GOOD}
     checks = {finding.check for finding in findings}
     assert checks == {"system", "rights", "loader", "space", "memory", "cgroup"}
@@ -136,7 +140,21 @@ def test_what_is_in_the_way_of_a_build_there(line: str) -> None:
     key = line.partition("=")[0]
     text = "\n".join([*(f for f in FACTS.splitlines() if not f.startswith(key)), line])
     assert {f.level for f in judged(text)} == {GOOD}
-    assert [f.level for f in judged(text, builds=True) if f.level != GOOD] == [BAD]
+    assert [f.level for f in judged(text, BUILT_THERE) if f.level != GOOD] == [BAD]
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "says"),
+    [
+        ("headers=yes", GOOD, "the headers of 6.1.0-50-amd64 are there"),
+        ("headers=", BAD, "the headers of 6.1.0-50-amd64 are missing"),
+        ("gs_attachment=builtin", BAD, "gs is built into this kernel"),
+        ("secure_boot=1", WARNING, "Secure Boot"),
+    ],
+)
+def test_what_a_module_needs(line: str, level: str, says: str) -> None:
+    found = [f for f in judged(f"{FACTS}{line}\n", preflight.FOR_MODULE) if f.check == "module"]
+    assert found[0].level == level and says in found[0].text
 
 
 def test_the_script_finds_what_is_looked_at() -> None:

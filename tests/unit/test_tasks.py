@@ -34,6 +34,8 @@ def invoke(*words: str) -> subprocess.CompletedProcess[str]:
         (["status"], "no host is given"),
         (["status", "--host", "-oProxyCommand=x"], "no name of a host"),
         (["verify"], "no host is given"),
+        (["uninstall"], "no host is given"),
+        (["build-kernel", "--module", "--host", "a b"], "no name of a host"),
         (["rollback"], "not available yet"),
         (["patches.bump"], "which release?"),
         (["patches.bump", "--to", "5.5.1"], "no release of the series 5.4"),

@@ -84,7 +84,7 @@ class Fleet:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "provisioning.program", *words]
 
-    def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def invoke(self, *words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*words),
             env=self.environment,
@@ -92,7 +92,7 @@ class Fleet:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
             check=False,
         )
 
@@ -228,10 +228,12 @@ def test_nothing_is_in_the_way(stock: Fleet) -> None:
 def test_a_host_is_verified(machine: machines.Machine, tmp_path: Path) -> None:
     """One with gs in its kernel, seen to run a handler; and nothing of ours is left there."""
     before = machine.run(["ls", "-A", "/root"]).stdout
-    fleet = Fleet({**os.environ, "GS_SSH_CONFIG": str(machine.ssh_config)}, tmp_path)
+    own = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(tmp_path)}
+    fleet = Fleet({**os.environ, **own}, tmp_path)
     done = fleet.invoke("verify", "--host", machine.name)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "test_a_handler_runs_before_the_kill" in done.stdout
+    assert done.stdout.splitlines()[1].split() == [machine.name, "verified"]
+    assert "6 passed" in fleet.log_of(machine.name)
     assert machine.run(["ls", "-A", "/root"]).stdout == before
 
 
@@ -239,6 +241,51 @@ def test_a_stock_host_is_not(stock: Fleet) -> None:
     done = stock.invoke("verify", "--host", STOCK)
     assert done.returncode == 3, done.stdout + done.stderr
     assert f"1 of 1 hosts failed: {STOCK}; for these alone: ./dev verify" in done.stderr
+
+
+def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
+    """From Debian as it comes, with the headers of its kernel and DKMS, to verified, and back."""
+    name = f"tests-module-{os.getpid()}"
+    base = image.root_image(image.STOCK)
+    try:
+        machine = machines.up(base / image.KERNEL, name, base=base)
+        fleet = Fleet({**os.environ, "GS_SSH_CONFIG": str(machine.ssh_config)}, tmp_path)
+        before = state_of(machine)
+        words = ("build-kernel", "--module", "--host", name)
+        assert fleet.invoke(*words, "--dry-run").returncode == 0
+        assert state_of(machine) == before
+
+        done = fleet.invoke(*words, timeout=1800)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "module installed and loaded; verified" in done.stdout
+        assert (
+            json.loads(fleet.invoke("status", "--host", name, "--json").stdout)[0]["gs"] == "module"
+        )
+
+        done = fleet.invoke(*words, timeout=600)
+        assert done.returncode == 0 and "nothing to do; verified" in done.stdout, (
+            done.stdout + done.stderr
+        )
+
+        done = fleet.invoke("uninstall", "--host", name, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "removed gs-oom and gs-oom-dkms" in done.stdout
+        assert state_of(machine) == before
+        assert "nothing to do" in fleet.invoke("uninstall", "--host", name).stdout
+    finally:
+        machines.down(name)
+
+
+def state_of(machine: machines.Machine) -> str:
+    """Packages, configuration, modules, what is in homes, and what is loaded."""
+    script = """
+    dpkg-query -W; lsmod | cut -d" " -f1 | sort; cat /boot/grub/grubenv 2>/dev/null
+    find /etc /root /home /boot /lib/modules /usr/src -xdev -type f -printf "%p %m %s\\n" |
+      grep -vE "/etc/(mtab|ld.so.cache)|/root/.bash_history" | sort
+    """
+    done = machine.run(["sh", "-c", script])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_log_has_what_was_run(fleet: Fleet) -> None:
