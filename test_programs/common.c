@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +144,25 @@ long env_number(const char *name)
 		return -1;
 	value = strtol(text, &end, 10);
 	return *end ? -1 : value;
+}
+
+bool is_alive(long pid)
+{
+	char path[64], stat[512] = "";
+	const char *state;
+	int fd;
+
+	if (pid <= 0 || (kill((pid_t)pid, 0) && errno != EPERM))
+		return false;
+	snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, stat, sizeof(stat) - 1) < 0)
+		stat[0] = '\0';
+	close(fd);
+	state = strrchr(stat, ')');
+	return state && state[1] == ' ' && !strchr("ZX", state[2]);
 }
 
 void *map_memory(size_t size)

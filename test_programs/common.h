@@ -57,6 +57,9 @@ int create_or_die(const char *path);
 /* The number in the environment variable; -1 if there is none. */
 long env_number(const char *name);
 
+/* Alive and not a zombie, whose memory is free: the kernel keeps the number of a dead process. */
+bool is_alive(long pid);
+
 /* Private memory, of which no page is there yet; dies if it cannot. */
 void *map_memory(size_t size);
 

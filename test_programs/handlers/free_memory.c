@@ -2,7 +2,6 @@
 /* A handler that frees memory by ending another process. */
 #include "common.h"
 
-#include <errno.h>
 #include <signal.h>
 
 static const char usage[] =
@@ -19,8 +18,7 @@ int main(int argc, char **argv)
 	pid = (pid_t)parse_number(argv[1], 2, INT32_MAX, usage);
 	if (kill(pid, SIGKILL))
 		die(argv[1]);
-	/* Whose parent does not reap it stays a zombie; its memory is free. */
-	for (int tries = 0; tries < 100 && !kill(pid, 0); tries++)
+	while (is_alive(pid))
 		sleep_ms(1);
 	return EXIT_OK;
 }

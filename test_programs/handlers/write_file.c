@@ -5,9 +5,7 @@
  */
 #include "common.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,26 +55,6 @@ static void add_first_line(const char *key, const char *path)
 		close(fd);
 	}
 	add("%s=%s\n", key, line);
-}
-
-/* Alive and not a zombie: the kernel keeps the number of a dead process. */
-static bool alive(long pid)
-{
-	char path[64], stat[512] = "";
-	const char *state;
-	int fd;
-
-	if (pid <= 0 || (kill((pid_t)pid, 0) && errno != EPERM))
-		return false;
-	snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	if (read(fd, stat, sizeof(stat) - 1) < 0)
-		stat[0] = '\0';
-	close(fd);
-	state = strrchr(stat, ')');
-	return state && state[1] == ' ' && !strchr("ZX", state[2]);
 }
 
 /* CapInh, CapPrm, CapEff, CapBnd and CapAmb, as masks in hexadecimal. */
@@ -129,7 +107,7 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		usage_exit(usage, false);
 	add("time_ns=%llu\n", (unsigned long long)boottime_ns());
-	add("victim_alive=%d\n", alive(env_number("GS_VICTIM_PID")));
+	add("victim_alive=%d\n", is_alive(env_number("GS_VICTIM_PID")));
 	add_identity();
 	add_environment();
 	for (int i = 0; i < argc; i++)
