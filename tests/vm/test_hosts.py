@@ -19,7 +19,7 @@ import pytest
 
 from provisioning import commands, rootfs
 from provisioning.config import REPO
-from provisioning.vm import disk, image, machines
+from provisioning.vm import disk, image, machines, qemu
 
 PACKAGES = ("openssh-server", "procps")
 
@@ -68,12 +68,6 @@ Host * !locked
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass(frozen=True)
 class Fleet:
     """Hosts by the names of a ssh_config, all of them the same sshd."""
@@ -103,7 +97,7 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
-    port, key = free_port(), image.ssh_key()
+    port, key = qemu.free_port(), image.ssh_key()
     with rootfs.unpacked(folder / "root", "bookworm", PACKAGES) as root:
         shutil.copy(f"{key}.pub", root / "key.pub")
         words = rootfs.within(root, "sh", "-c", SSHD.format(port=port))
@@ -112,7 +106,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         try:
             wait_for(port, folder / "sshd.log")
             write_files(folder, root, port, key)
-            config = SSH_CONFIG.format(port=port, unused=free_port(), key=key, folder=folder)
+            config = SSH_CONFIG.format(port=port, unused=qemu.free_port(), key=key, folder=folder)
             (folder / "ssh_config").write_text(config)
             environment = {
                 **os.environ,
