@@ -12,7 +12,7 @@ from provisioning.progress import step
 from provisioning.vm import image, qemu
 from provisioning.vm.session import guest_run
 
-#: In the directory of a disk, beside image.HOST_KEY.
+#: In the directory of a disk, beside image.HOST_KEY and image.KERNEL.
 DISK = "disk.raw"
 
 #: Where the partition begins: room for the boot loader's core, as all tools leave it.
@@ -40,14 +40,17 @@ update-grub
 def of_host() -> Path:
     """The directory of a stock Debian's disk with GRUB; made on the first call, in two minutes."""
     base = image.root_image(image.HOST)
-    script = _INSTALL.format(arguments=qemu.kernel_arguments(None, qemu.choose_accelerator(None)))
+    kernel = base / image.KERNEL
+    arguments = qemu.kernel_arguments(kernel, qemu.choose_accelerator(kernel))
+    script = _INSTALL.format(arguments=arguments)
     key = cache.key_of(base.name, script)
     return cache.entry("vm-disk", key, lambda part: _make(base, script, part))
 
 
 def _make(base: Path, script: str, part: Path) -> None:
     with step("installing a boot loader on the disk of a stock machine"):
-        shutil.copy2(base / image.HOST_KEY, part)
+        for name in (image.HOST_KEY, image.KERNEL):
+            shutil.copy2(base / name, part)
         _partition(base / image.ROOT, part / DISK)
         done = guest_run(base / image.KERNEL, ["sh", "-c", script], disk=part / DISK)
         if done.check_alive().exit_status != 0:

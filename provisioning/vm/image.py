@@ -59,6 +59,9 @@ STOCK = Recipe(
     boots=True,
 )
 
+#: The same with its boot loader (see disk.py), and room for what is to be installed there.
+HOST = Recipe((*STOCK.packages, "grub-pc"), "3G", boots=True)
+
 #: What the pages of docs/recipes put to work.
 SERVICES = Recipe(
     (*PACKAGES, "curl", "haproxy", "libc6-dev", "redis-server", "tcc"),
@@ -67,14 +70,6 @@ SERVICES = Recipe(
 
 #: With the other program called gs, and one that calls it.
 GHOSTSCRIPT = Recipe((*PACKAGES, "ghostscript", "imagemagick"), "1600M")
-
-#: A host as people have it: a kernel of the distribution's, and what boots it. What is to be
-#: installed there lies in /root; the file system has room for it.
-HOST = Recipe(
-    (*PACKAGES, "linux-image-cloud-amd64", "grub-pc", "initramfs-tools", "sudo", "zstd"),
-    "2500M",
-    boots=True,
-)
 
 #: For kernels of another architecture: what session.guest_run() needs.
 ARM = Recipe(

@@ -95,30 +95,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a machine is made of, see :func:`up`; ``base``: the directory of its image."""
+    """What a machine is made of, see :func:`up`."""
 
-    kernel: Path | None
-    base: Path
+    kernel: Path
+    base: Path | None
     memory_mb: int
     cpus: int
     timeout: float
     slower: float
-    reboots: bool
-
-    @property
-    def boots(self) -> str:
-        """The file that is booted."""
-        return str(self.kernel or self.base / disk.DISK)
-
-    def drive(self, folder: Path) -> qemu.Drive:
-        """Its first disk; a machine that has a boot loader has what it wrote when it was reset."""
-        if self.kernel is None:
-            return qemu.overlay(self.base / disk.DISK, folder / "disk.qcow2")
-        return qemu.Drive(self.base / image.ROOT, discard_writes=True)
 
 
 def up(
-    kernel: Path | None,
+    kernel: Path,
     name: str = DEFAULT_NAME,
     *,
     memory_mb: int = 1024,
@@ -131,18 +119,17 @@ def up(
 
     It stays when this process ends; :func:`down` ends it. Raises VMLost if it does not come up.
     ``cost`` of the kernel's flavour comes on top of memory and timeout. ``base``: another root
-    image than the usual one, by :func:`image.root_image`; such a machine may reboot. Without a
-    kernel it is a disk with a boot loader, by :func:`disk.of_host`.
+    image than the usual one, by :func:`image.root_image`, or a disk, by :func:`disk.of_host`,
+    whose boot loader boots what it will; such a machine may reboot.
     """
     _check_name(name)
     parts = _Parts(
         kernel=kernel,
-        base=base or image.root_image(),
+        base=base,
         memory_mb=memory_mb + cost.memory_mb,
         cpus=cpus,
         timeout=timeout * cost.slower,
         slower=cost.slower,
-        reboots=base is not None,
     )
     with cache.exclusive(_folder(name)):
         running = find(name)
@@ -152,7 +139,7 @@ def up(
             _kill(running)
             running = None
         if running is not None:
-            if running.kernel == parts.boots:
+            if running.kernel == str(kernel):
                 return running
             raise UsageError(
                 f"a machine named {name} is up with another kernel",
@@ -225,6 +212,12 @@ def _boot(name: str, parts: _Parts) -> Machine:
     folder = _folder(name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    root = parts.base or image.root_image()
+    loader = (root / disk.DISK).exists()
+    if loader:  # what it has written outlasts a reset
+        first = qemu.overlay(root / disk.DISK, folder / "disk.qcow2")
+    else:
+        first = qemu.Drive(root / image.ROOT, discard_writes=True)
     public = image.ssh_key().with_suffix(".pub")
     drive = folder / "payload.tar"
     payload.write(drive, texts={"authorized_keys": public.read_bytes()})
@@ -233,16 +226,19 @@ def _boot(name: str, parts: _Parts) -> Machine:
         kernel=parts.kernel,
         arguments=f"root=/dev/vda rw {qemu.slower_argument(parts.slower)}",
         console=folder / "console.log",
-        drives=(parts.drive(folder), qemu.Drive(drive, read_only=True)),
+        drives=(first, qemu.Drive(drive, read_only=True)),
         memory_mb=parts.memory_mb,
         cpus=parts.cpus,
         ssh_port=port,
-        reboots=parts.reboots,
+        reboots=parts.base is not None,
+        loader=loader,
     )
-    _write_ssh_config(folder, name, port, (parts.base / image.HOST_KEY).read_text())
+    _write_ssh_config(folder, name, port, (root / image.HOST_KEY).read_text())
     process = qemu.start(spec, stays=True)
     started = _start_time(process.pid)
-    machine = Machine(name, process.pid, started, port, parts.boots, spec.memory_mb, booting=True)
+    machine = Machine(
+        name, process.pid, started, port, str(parts.kernel), spec.memory_mb, booting=True
+    )
     try:
         _write_state(machine)  # before it is up: should we be killed meanwhile, it can be found
         _wait_for_ssh(machine, spec, process, time.monotonic() + parts.timeout)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from provisioning import arch, cache, commands, config
-from provisioning.arch import ARM64, X86_64, Arch
+from provisioning.arch import ARM64, X86_64
 from provisioning.errors import VMLost
 from provisioning.progress import note
 from provisioning.vm import initramfs
@@ -91,16 +91,16 @@ class Drive:
 
 @dataclass(frozen=True)
 class Spec:
-    """One machine. ``kernel``: None for what the first drive's boot loader starts, whatever its
-    ``arguments`` are. ``ports``: name of a virtio serial port → the file that receives its bytes.
+    """One machine. ``ports``: name of a virtio serial port → the file that receives its bytes.
 
     ``counted``: emulated, its clock counts instructions and not the host's time, so that a busy
     host is not measured along. For one processor: with two, QEMU 7.2 does not get through the
     kernel's boot. KVM knows no such thing. ``reboots``: a reset begins anew, with the same drives;
-    else the machine ends with it, as with a panic.
+    else the machine ends with it, as with a panic. ``loader``: the first drive's boot loader says
+    what is booted, and with which arguments; ``kernel`` is one that boots there.
     """
 
-    kernel: Path | None
+    kernel: Path
     arguments: str
     console: Path
     drives: tuple[Drive, ...] = ()
@@ -110,6 +110,7 @@ class Spec:
     ssh_port: int | None = None
     counted: bool = False
     reboots: bool = False
+    loader: bool = False
 
 
 def start(
@@ -125,14 +126,14 @@ def start(
 
 def command_line(spec: Spec, accelerator: str) -> list[str]:
     """All words of the QEMU command."""
-    board = BOARDS[_arch_of(spec.kernel)]
+    board = BOARDS[arch.of_image(spec.kernel)]
     program = str(commands.which_or_hint(board.program, board.package))
     words = [program, "-nodefaults", "-no-user-config", "-display", "none"]
     words += [] if spec.reboots else ["-no-reboot"]
     words += ["-machine", board.machine]
     words += _accelerator_words(accelerator, spec.counted, board.processor)
     words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
-    if spec.kernel is not None:
+    if not spec.loader:
         arguments = [kernel_arguments(spec.kernel, accelerator), spec.arguments]
         words += ["-kernel", str(spec.kernel), "-append", " ".join(arguments)]
         words += _initrd_words(spec.kernel)
@@ -146,9 +147,9 @@ def command_line(spec: Spec, accelerator: str) -> list[str]:
     return words
 
 
-def kernel_arguments(kernel: Path | None, accelerator: str) -> str:
-    """What each kernel is booted with; a boot loader of its own must be told."""
-    words = [KERNEL_ARGUMENTS, BOARDS[_arch_of(kernel)].arguments]
+def kernel_arguments(kernel: Path, accelerator: str) -> str:
+    """What each kernel is booted with; a boot loader must be told."""
+    words = [KERNEL_ARGUMENTS, BOARDS[arch.of_image(kernel)].arguments]
     return " ".join([*words, EMULATION_ARGUMENTS] if accelerator == "tcg" else words)
 
 
@@ -180,14 +181,13 @@ def free_port() -> int:
         return port
 
 
-def choose_accelerator(kernel: Path | None) -> str:
-    """``kvm`` if a kernel really booted with it on this machine, else ``tcg`` (emulation); without
-    a kernel to try it with, what is known already.
+def choose_accelerator(kernel: Path) -> str:
+    """``kvm`` if a kernel really booted with it on this machine, else ``tcg`` (emulation).
 
     /dev/kvm can open and still not run a guest, so one boot with a deadline decides. The answer
     is kept for this QEMU on this host kernel.
     """
-    if _arch_of(kernel).is_foreign:
+    if arch.of_image(kernel).is_foreign:
         return "tcg"
     remembered = config.cache_dir() / "vm" / "accelerator.json"
     machine = _machine_identity()
@@ -197,8 +197,6 @@ def choose_accelerator(kernel: Path | None) -> str:
             return str(known["accelerator"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    if kernel is None:
-        return "tcg"
     accelerator = "kvm" if _kvm_boots(kernel) else "tcg"
     if accelerator == "tcg":
         note("KVM does not run guests here: the machine is emulated, which is slower")
@@ -206,10 +204,6 @@ def choose_accelerator(kernel: Path | None) -> str:
     answer = {"machine": machine, "accelerator": accelerator}
     cache.write_whole(remembered, json.dumps(answer))
     return accelerator
-
-
-def _arch_of(kernel: Path | None) -> Arch:
-    return X86_64 if kernel is None else arch.of_image(kernel)
 
 
 def _machine_identity() -> str:
