@@ -44,12 +44,15 @@ def _standing(outcome: Outcome[Facts]) -> dict[str, Any]:
 
 def verify(names: Sequence[str]) -> int:
     """Run tests/host on each of them. HostFailed with the hosts for which one did not pass."""
-    return _work(names, _verify, "verifying")
+
+    def look(remote: Remote) -> str:
+        return _verify(remote, preflight.gather(remote))
+
+    return _work(names, look, "verifying")
 
 
-def _verify(remote: Remote) -> str:
+def _verify(remote: Remote, facts: Facts) -> str:
     """The checks, in a pytest of their own for each host; what it printed is in the host's log."""
-    facts = preflight.gather(remote)
     name = remote.host.name
     spec = f"ssh://{name}" + ("?sudo=True" if install.as_root(facts) else "")
     words = [sys.executable, "-m", "pytest", "tests/host", "-p", "no:cacheprovider"]
@@ -79,7 +82,7 @@ def build_kernel(request: Request, names: Sequence[str]) -> int:
                 ", ".join(finding.text for finding in bad),
                 "; ".join(finding.mend for finding in bad),
             )
-        return f"{install.module(remote, facts, debs)}; {_verify(remote)}"
+        return f"{install.module(remote, facts, debs)}; {_verify(remote, facts)}"
 
     return _work(names, put, "installing the module")
 

@@ -12,11 +12,9 @@ elif sudo -n true 2>/dev/null; then say root sudo; as_root() { sudo -n "$@"; }
 else say root no; fi
 
 # shellcheck disable=SC1091
-( . /etc/os-release 2>/dev/null; say os "${ID:-unknown}"; say os_like "${ID_LIKE:-}"
-  say os_version "${VERSION_ID:-}"; say os_name "${PRETTY_NAME:-unknown}" )
+( . /etc/os-release 2>/dev/null; say os_name "${PRETTY_NAME:-unknown}" )
 say machine "$(uname -m)"
 say release "$(uname -r)"
-say boot_id "$(first /proc/sys/kernel/random/boot_id)"
 say processors "$(getconf _NPROCESSORS_ONLN)"
 say memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
 say swap_kb "$(awk '/^SwapTotal:/ { print $2 }' /proc/meminfo)"
@@ -29,9 +27,7 @@ say root_free_kb "$(free_kb /)"
 say boot_free_kb "$(free_kb /boot)"
 say build_free_kb "$(free_kb /var)"
 
-for name in dpkg rpm pacman apk; do
-  command -v "$name" >/dev/null 2>&1 && { say packages "$name"; break; }
-done
+command -v dpkg >/dev/null 2>&1 && say packages dpkg
 for folder in /boot/grub /boot/grub2; do
   [ -d "$folder" ] || continue
   command -v grub-editenv >/dev/null 2>&1 || continue
@@ -55,6 +51,5 @@ for unit in systemd-oomd earlyoom nohang nohang-desktop; do
   systemctl is-active --quiet "$unit" 2>/dev/null && say killer "$unit"
 done
 if [ -r /proc/graceful_shutdown_features ]; then
-  sed -n 's/^\(abi\|attachment\|series\|wait\)=/gs_&/p' /proc/graceful_shutdown_features
+  sed -n 's/^attachment=/gs_&/p' /proc/graceful_shutdown_features
 fi
-say command "$(command -v gs-oom || true)"

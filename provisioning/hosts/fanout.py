@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -24,17 +23,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What came of one host: a result, or an error; and its log."""
+    """What came of one host: a result, or an error."""
 
     host: Host
-    log: Path
     result: T | None = None
     error: ProvisioningError | None = None
 
 
-def on_each(
-    hosts: Sequence[Host], work: Callable[[Remote], T], what: str, at_once: int = AT_ONCE
-) -> list[Outcome[T]]:
+def on_each(hosts: Sequence[Host], work: Callable[[Remote], T], what: str) -> list[Outcome[T]]:
     """Do the work on each of them, over a connection of its own; in the order of ``hosts``.
 
     ``what`` says on the progress bar what is done; only the calling thread draws. The others are
@@ -50,9 +46,9 @@ def on_each(
         log = config.cache_dir() / "hosts" / host.label / f"{began}.log"
         try:
             with connected(host, log) as remote:
-                return Outcome(host, log, result=work(remote))
+                return Outcome(host, result=work(remote))
         except ProvisioningError as error:
-            return Outcome(host, log, error=error)
+            return Outcome(host, error=error)
 
     def worker() -> None:
         try:
@@ -63,7 +59,7 @@ def on_each(
         except Exception as error:  # a mistake of ours, which is not this host's
             ended.put(error)
 
-    for _ in range(min(at_once, len(hosts))):
+    for _ in range(min(AT_ONCE, len(hosts))):
         threading.Thread(target=worker, daemon=True).start()
     outcomes: dict[Host, Outcome[T]] = {}
     with bar(what, total=len(hosts), unit="hosts") as progress:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from provisioning.config import REPO
 from provisioning.errors import UsageError
@@ -70,7 +69,9 @@ def _groups(file: Path) -> dict[str, list[str]]:
         return {}
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {file}", str(error), _EXAMPLE) from None
-    _refuse_others(file, content, "groups")
+    for key in content:
+        if key != "groups":
+            raise UsageError(f"{file}: unknown {key!r}", "there is groups", _EXAMPLE)
     groups = content.get("groups", {})
     if not isinstance(groups, dict):
         raise UsageError(f"{file}: groups is no table", hint=_EXAMPLE)
@@ -78,9 +79,3 @@ def _groups(file: Path) -> dict[str, list[str]]:
         if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
             raise UsageError(f"{file}: the group {name!r} is no list of names", hint=_EXAMPLE)
     return groups
-
-
-def _refuse_others(file: Path, content: Mapping[str, Any], *known: str) -> None:
-    for key in content:
-        if key not in known:
-            raise UsageError(f"{file}: unknown {key!r}", f"there is {', '.join(known)}", _EXAMPLE)

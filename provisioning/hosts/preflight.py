@@ -54,6 +54,10 @@ class Facts:
         return self.one("gs_attachment")
 
 
+#: One thing to look at: what it means for an installation.
+Check = Callable[[Facts], Iterator[Finding]]
+
+
 def gather(remote: Remote) -> Facts:
     """Ask the host; errors as of Remote.run()."""
     asked = time.time()
@@ -181,8 +185,6 @@ def _clock(facts: Facts) -> Iterator[Finding]:
     if abs(off) > CLOCK_OFF:
         yield Finding("clock", WARNING, f"its clock is off by {off:.0f} s", "set it, with NTP")
 
-
-Check = Callable[[Facts], Iterator[Finding]]
 
 _COMMON: tuple[Check, ...] = (_system, _rights, _memory, _cgroups, _clock)
 

@@ -118,26 +118,33 @@ class Remote:
 def connected(host: Host, log: Path) -> Iterator[Remote]:
     """Connect for the length of the block; HostFailed says why it cannot be reached."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    connection = fabric.Connection(host.name, config=_config(), connect_timeout=CONNECT_TIMEOUT)
+    try:
+        connection = connection_to(host.name, os.environ.get("GS_SSH_CONFIG"))
+    except Exception as error:  # from the parsers of ssh's files
+        hint = "look at the name, at ssh_config and at known_hosts"
+        raise HostFailed(f"cannot reach {host.name}", str(error), hint) from None
     remote = Remote(host, connection, log)
     remote.note(f"# {time.strftime('%F %T')} {host.name}")
     try:
-        _verify_host_keys(connection)
         connection.open()
     except Exception as error:
-        raise _unreachable(host, connection, error, log) from None
+        why, hint = _explained(host, connection, error)
+        remote.note(why)
+        raise HostFailed(f"cannot reach {host.name}", why, hint) from None
     try:
         yield remote
     finally:
         remote.close()
 
 
-def _config() -> fabric.Config:
-    """A new one for each connection: a shared one accumulates. GS_SSH_CONFIG is another ssh_config
-    in the place of the user's."""
-    config = fabric.Config(runtime_ssh_path=os.environ.get("GS_SSH_CONFIG"))
+def connection_to(name: str, ssh_config: Path | str | None = None) -> fabric.Connection:
+    """One that is not open yet, and takes known hosts only; ``ssh_config`` in the place of the
+    user's. Its configuration is its own: a shared one accumulates."""
+    config = fabric.Config(runtime_ssh_path=str(ssh_config) if ssh_config else None)
     config["run"].update({"in_stream": False, "hide": True, "warn": True})
-    return config
+    connection = fabric.Connection(name, config=config, connect_timeout=CONNECT_TIMEOUT)
+    _verify_host_keys(connection)
+    return connection
 
 
 def _verify_host_keys(connection: fabric.Connection) -> None:
@@ -152,15 +159,6 @@ def _verify_host_keys(connection: fabric.Connection) -> None:
             if path.is_file():
                 client.load_system_host_keys(str(path))
         connection = connection.gateway
-
-
-def _unreachable(
-    host: Host, connection: fabric.Connection, error: Exception, log: Path
-) -> HostFailed:
-    why, hint = _explained(host, connection, error)
-    with log.open("a") as file:
-        file.write(f"{why}\n")
-    return HostFailed(f"cannot reach {host.name}", why, hint)
 
 
 def _explained(host: Host, connection: fabric.Connection, error: Exception) -> tuple[str, str]:

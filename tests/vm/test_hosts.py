@@ -70,7 +70,7 @@ Host * !locked
 
 @dataclass(frozen=True)
 class Fleet:
-    """Hosts by the names of a ssh_config, all of them the same sshd."""
+    """Hosts by the names of a ssh_config, and where their logs are."""
 
     environment: dict[str, str]
     cache: Path
@@ -89,6 +89,12 @@ class Fleet:
             timeout=timeout,
             check=False,
         )
+
+    @classmethod
+    def of_one(cls, machine: machines.Machine, cache: Path) -> Fleet:
+        """A machine of ours, by its name."""
+        own = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(cache)}
+        return cls({**os.environ, **own}, cache)
 
     def log_of(self, name: str) -> str:
         return max((self.cache / "hosts" / name).glob("*.log")).read_text()
@@ -122,11 +128,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """One host as people have it: a stock kernel, booted by the GRUB on its own disk."""
-    cache = tmp_path_factory.mktemp("stock")
+    base = disk.of_host()
     try:
-        machine = machines.up(None, STOCK, base=disk.of_host())
-        config = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(cache)}
-        yield Fleet({**os.environ, **config}, cache)
+        machine = machines.up(base / image.KERNEL, STOCK, base=base)
+        yield Fleet.of_one(machine, tmp_path_factory.mktemp("stock"))
     finally:
         machines.down(STOCK)
 
@@ -176,6 +181,7 @@ WHY = {
     "locked": "it does not take root",
     "silent": "nothing answers at 127.0.0.1",
     "nowhere": "no address for nowhere.invalid",
+    "one:port": "cannot reach one:port: invalid",
     "behind-a-stranger": "its host key is not known",
     "behind-one-that-sees-nothing": "one cannot connect to nowhere.invalid:",
 }
@@ -222,8 +228,7 @@ def test_nothing_is_in_the_way(stock: Fleet) -> None:
 def test_a_host_is_verified(machine: machines.Machine, tmp_path: Path) -> None:
     """One with gs in its kernel, seen to run a handler; and nothing of ours is left there."""
     before = machine.run(["ls", "-A", "/root"]).stdout
-    own = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(tmp_path)}
-    fleet = Fleet({**os.environ, **own}, tmp_path)
+    fleet = Fleet.of_one(machine, tmp_path)
     done = fleet.invoke("verify", "--host", machine.name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[1].split() == [machine.name, "verified"]
@@ -240,10 +245,10 @@ def test_a_stock_host_is_not(stock: Fleet) -> None:
 def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
     """From Debian as it comes, with the headers of its kernel and DKMS, to verified, and back."""
     name = f"tests-module-{os.getpid()}"
-    base = image.root_image(image.STOCK)
+    base = disk.of_host()
     try:
         machine = machines.up(base / image.KERNEL, name, base=base)
-        fleet = Fleet({**os.environ, "GS_SSH_CONFIG": str(machine.ssh_config)}, tmp_path)
+        fleet = Fleet.of_one(machine, tmp_path)
         before = state_of(machine)
         words = ("build-kernel", "--module", "--host", name)
         assert fleet.invoke(*words, "--dry-run").returncode == 0
