@@ -23,9 +23,9 @@ KINDS = ("unit", "patches", "vm", "host")
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The checks of a host are for hosts that are named."""
-    return (
-        True if collection_path == TESTS / "host" and not config.getoption("hosts", None) else None
-    )
+    if collection_path == TESTS / "host" and not config.getoption("hosts", None):
+        return True
+    return None  # as pytest decides
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

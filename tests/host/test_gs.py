@@ -16,9 +16,13 @@ ABI = "1"
 SCOPE = "systemd-run --quiet --scope -p MemoryMax=64M -p MemorySwapMax=0"
 
 
-def test_gs_is_in_the_kernel(host: Host) -> None:
+def features_of(host: Host) -> dict[str, str]:
     lines = host.file("/proc/graceful_shutdown_features").content_string.splitlines()
-    features = dict(line.split("=", 1) for line in lines)
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_gs_is_in_the_kernel(host: Host) -> None:
+    features = features_of(host)
     assert features["abi"] == ABI
     assert features["attachment"] in ("builtin", "module")
     assert features["static_usermodehelper"] == "0"
@@ -35,6 +39,7 @@ def test_gs_is_in_the_kernel(host: Host) -> None:
 )
 def test_its_files_are_as_they_should_be(host: Host, name: str, mode: int) -> None:
     file = host.file(f"/proc/{name}")
+    assert file.exists
     assert (file.user, file.mode) == ("root", mode)
 
 

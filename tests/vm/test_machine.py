@@ -1,4 +1,4 @@
-"""What testinfra finds on the booted machine: the kernel, its files, its settings."""
+"""What testinfra finds on the booted machine: the same as on any host, and what is ours alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import pytest
 from testinfra.host import Host
 
 from provisioning.vm import machines
-from tests.guest import splats
+from tests.host.test_gs import (
+    features_of,
+    test_gs_is_in_the_kernel,
+    test_its_files_are_as_they_should_be,
+    test_the_kernel_has_nothing_to_complain_of,
+)
+
+#: Run here, too.
+__all__ = (
+    "test_gs_is_in_the_kernel",
+    "test_its_files_are_as_they_should_be",
+    "test_the_kernel_has_nothing_to_complain_of",
+)
 
 
 def test_the_kernel_runs(host: Host, machine: machines.Machine) -> None:
@@ -22,26 +34,8 @@ def test_systemd_is_content(host: Host) -> None:
     assert host.service("ssh").is_running
 
 
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [
-        ("graceful_shutdown", 0o666),
-        ("graceful_shutdown_events", 0o400),
-        ("graceful_shutdown_features", 0o444),
-    ],
-)
-def test_files(host: Host, name: str, mode: int) -> None:
-    file = host.file(f"/proc/{name}")
-    assert file.exists
-    assert file.user == "root"
-    assert file.mode == mode
-
-
-def test_features(host: Host) -> None:
-    lines = host.file("/proc/graceful_shutdown_features").content_string.splitlines()
-    features = dict(line.split("=", 1) for line in lines)
-    assert features["abi"] == "1"
-    assert features["attachment"] == "builtin"
+def test_it_is_built_in(host: Host) -> None:
+    assert features_of(host)["attachment"] == "builtin"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +64,3 @@ def test_counters(host: Host) -> None:
     vmstat = host.file("/proc/vmstat").content_string
     for name in ("grace", "done", "timeout", "failed", "averted"):
         assert f"\noom_graceful_{name} " in vmstat
-
-
-def test_boot_left_no_splat(host: Host) -> None:
-    assert splats.report(host.check_output("dmesg").splitlines()) == ""
