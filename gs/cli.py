@@ -371,19 +371,42 @@ def _watch(options: argparse.Namespace) -> int:
     from .eventstream import EventStream
 
     timeout = None if options.timeout is None else arguments.parse_grace(options.timeout)
-    told = False
     with EventStream(follow=not options.no_follow, timeout=timeout) as stream:
         if stream.left_out is not None:
             _complain(f"the kernel's own events are left out: {stream.left_out}")
         if options.new:
             stream.available()
-        for event in stream:
-            told = told or _tell_of_skipped(stream)
-            if options.pid in (None, event.pid) or event.event == "lost":
-                print(_event_line(event, options), flush=True)
-        if not told:
-            _tell_of_skipped(stream)
+        _ending_at_ctrl_c(lambda: _print_events(stream, options))
     return 0
+
+
+def _ending_at_ctrl_c(wait: Callable[[], None]) -> None:
+    """Have the kernel end this process, which has nothing to clean up, by SIGINT.
+
+    Python looks for signals between its instructions only: one that came right before poll(2) was
+    slept through, until the next event, which may be days later.
+    """
+    import _signal  # type: ignore[import-not-found]
+
+    usual = _signal.default_int_handler
+    if _signal.getsignal(_signal.SIGINT) is not usual:
+        wait()  # ignored in the background of a shell, or another's who calls us
+        return
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    try:
+        wait()
+    finally:
+        _signal.signal(_signal.SIGINT, usual)
+
+
+def _print_events(stream: EventStream, options: argparse.Namespace) -> None:
+    told = False
+    for event in stream:
+        told = told or _tell_of_skipped(stream)
+        if options.pid in (None, event.pid) or event.event == "lost":
+            print(_event_line(event, options), flush=True)
+    if not told:
+        _tell_of_skipped(stream)
 
 
 def _tell_of_skipped(stream: EventStream) -> bool:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import zipapp
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -319,26 +321,56 @@ def test_watch_ends_quietly_when_its_reader_goes(procfs: Path) -> None:
     assert (done.stdout, done.stderr) == (GRACE + "\n", "")
 
 
-def test_watch_ends_quietly_at_ctrl_c(tmp_path: Path) -> None:
-    procfs = make_procfs(tmp_path / "proc")
+@contextmanager
+def watching(procfs: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """`gs watch` in front of a stream that does not end, once it has told the two events in it."""
     stream = procfs / "graceful_shutdown_events"
+    stream.unlink()
     os.mkfifo(stream)
     hold = os.open(stream, os.O_RDWR)
     os.write(hold, f"{DONE}\n{KILL}\n".encode())
     with subprocess.Popen(
-        [sys.executable, "-m", "gs", "watch", "--raw"], cwd=REPO, env=environment(procfs),
+        [sys.executable, "-m", "gs", "watch", "--raw"], cwd=REPO,
+        env={**environment(procfs), **variables},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
         try:
             assert process.stdout.readline() == DONE + "\n"
             assert process.stdout.readline() == KILL + "\n"
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
-            assert process.stderr.read() == ""
+            yield process
         finally:
             process.kill()
     os.close(hold)
+
+
+def test_watch_ends_quietly_at_ctrl_c(procfs: Path) -> None:
+    with watching(procfs) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == -signal.SIGINT  # 130 in a shell
+        assert process.stderr is not None and process.stderr.read() == ""
+
+
+#: Ctrl-C at the worst of times: when Python has looked for signals, and sleeps next.
+CTRL_C_BEFORE_POLL = """\
+#define _GNU_SOURCE
+#include <poll.h>
+#include <signal.h>
+
+int poll(struct pollfd *files, nfds_t count, int timeout)
+{
+	raise(SIGINT);
+	return ppoll(files, count, NULL, NULL);
+}
+"""
+
+
+def test_watch_ends_at_a_ctrl_c_right_before_it_sleeps(procfs: Path, tmp_path: Path) -> None:
+    source, library = tmp_path / "poll.c", tmp_path / "poll.so"
+    source.write_text(CTRL_C_BEFORE_POLL)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    with watching(procfs, LD_PRELOAD=str(library)) as process:
+        assert process.wait(20) == -signal.SIGINT
 
 
 def in_a_shell(procfs: Path, text: str) -> subprocess.CompletedProcess[str]:
