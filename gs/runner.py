@@ -39,7 +39,8 @@ before the OOM killer kills PROG. Options stand before PROG, or all together at 
 end, --on-oom among them. `--` before PROG ends the options.
 
   --on-oom HANDLER     program to run before the kill, with arguments, in shell quoting: no $VAR
-                       and no >, for those use: sh -c '...'; looked for on PATH
+                       and no >, for those use: sh -c '...'; looked for on PATH. It starts in /,
+                       not where you are: its arguments take whole paths
   --grace TIME         how long it may take, as 5s, 500ms, 2m (default: the kernel's, 2s unless
                        sysctl vm.graceful_shutdown_grace_ms says otherwise)
   --signal SIG         also send PROG this signal when its grace begins, as TERM, SIGUSR1, 15;

@@ -6,10 +6,14 @@ import json
 import shlex
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import fabric
 import pytest
+
+from provisioning.hosts.remote import connection_to
+from provisioning.vm import machines
 
 GS = "PYTHONPATH=/gs python3 -m gs"
 BIN = "/gs/bin"
@@ -61,6 +65,44 @@ def test_gs_run(
     events = connection.run("timeout 2 cat /proc/graceful_shutdown_events").stdout
     ours = [line for line in events.splitlines() if f" pid={about['GS_PID']} " in line]
     assert [line.split(" event=")[1].split()[0] for line in ours] == ["grace", "done", "kill"]
+
+
+@pytest.fixture
+def user(machine: machines.Machine, connection: fabric.Connection) -> Iterator[fabric.Connection]:
+    """Somebody who logs in and is not root: with a systemd of its own, as on any Debian."""
+    name = f"user-{uuid.uuid4().hex[:6]}"
+    home = f"/home/{name}"
+    made = connection.run(
+        f"useradd --create-home --shell /bin/bash {name} && umask 077 && mkdir {home}/.ssh && "
+        f"cp /root/.ssh/authorized_keys {home}/.ssh && chown -R {name}: {home}/.ssh"
+    )
+    assert made.ok, made.stderr
+    try:
+        with connection_to(f"{name}@{machine.name}", machine.ssh_config) as login:
+            yield login
+    finally:
+        connection.run(f"loginctl terminate-user {name}; userdel --remove --force {name}")
+
+
+def test_a_user_gets_a_scope_of_his_systemd(user: fabric.Connection) -> None:
+    """Who may make no memory cgroup has one made, and is protected in it, with a limit."""
+    doctor = user.run(f"{GS} doctor")
+    assert doctor.ok and "in a systemd user scope" in doctor.stdout
+    done = user.run(
+        f"{GS} run --backend cgroup2 --memory-max 64M {BIN}/oom_condition_creator --now "
+        f'--on-oom "{BIN}/write_file $HOME/saved" --grace 8s; echo ended $?'
+    )
+    assert done.stdout.endswith("ended 137\n"), done.stderr
+    about = words_of(user, "saved")
+    assert about["victim_alive"] == "1" and about["GS_CONSTRAINT"] == "memcg"
+    events = user.run(f"{GS} watch --no-follow --json").stdout
+    records = [json.loads(line) for line in events.splitlines()]
+    ours = [one for one in records if str(one["pid"]) == about["GS_PID"]]
+    assert [one["event"] for one in ours] == ["grace", "done", "kill"], events
+    uid = user.run("id -u").stdout.strip()
+    assert f"/user@{uid}.service/" in ours[0]["memcg"]
+    scopes = "systemctl --user list-units --all --plain --no-legend --type=scope 'run-*'"
+    assert user.run(scopes).stdout == ""
 
 
 def test_a_service_stops_as_a_whole_unless_told_otherwise(
