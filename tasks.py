@@ -11,7 +11,10 @@ from invoke.tasks import task
 
 _KERNEL = "series: 5.4, 5.10, 6.1 or 6.12 (default 5.4)"
 _SOURCE = "kernel.org, debian, a URL, a tarball or a directory (default kernel.org)"
-_CONFIG = "flavour: guest, or debug with the kernel's own detectors (default guest)"
+_CONFIG = (
+    "flavour: guest, debug with the kernel's own detectors, host, or that of the host: distro, "
+    "distro-full (default guest; with --host distro)"
+)
 _MODULE = "a stock kernel of Debian's with the module instead of a patched one"
 _SOURCES = {"kernel": _KERNEL, "source": _SOURCE}
 _BUILD = {
@@ -171,17 +174,19 @@ def patch_kernel(
         **_BUILD,
         **_SHOW,
         "module": _MODULE,
+        "fragment": "file of options, as CONFIG_X=y, that come last; may be repeated",
         "unpatched": "the same configuration of the sources as they are, for comparison",
         "host": "for this machine, by its name for ssh, or a group of hosts.toml; may be repeated",
     },
-    iterable=["host"],
+    iterable=["host", "fragment"],
 )
 def build_kernel(
     _: Any,
     host: list[str],
+    fragment: list[str],
     kernel: str = "",
     source: str = "",
-    config: str = "guest",
+    config: str = "",
     jobs: int = 0,
     module: bool = False,
     unpatched: bool = False,
@@ -191,7 +196,8 @@ def build_kernel(
     """Fetch, patch, configure and build the kernel for the local VM; or bring gs to a host."""
     from provisioning import frontend
 
-    request = frontend.Request(kernel, source, config, jobs, module, not unpatched)
+    config = config or ("distro" if host else "guest")
+    request = frontend.Request(kernel, source, config, jobs, module, not unpatched, tuple(fragment))
 
     def work() -> None:
         if dry_run:
@@ -395,31 +401,26 @@ def verify(_: Any, host: list[str]) -> None:
     iterable=["host"],
 )
 def uninstall(_: Any, host: list[str]) -> None:
-    """Take gs off each host: the module and the packages."""
+    """Take gs off each host: kernel or module, packages, and the settings of the boot loader."""
     from provisioning import fleet, frontend
 
     frontend.run_task(lambda: fleet.uninstall(host))
 
 
-def _later(name: str, text: str) -> Any:
-    """A task that is designed but not built says so, in place of an unknown name."""
+@task(
+    help={"host": "by its name for ssh, or a group of hosts.toml; may be repeated"},
+    iterable=["host"],
+)
+def rollback(_: Any, host: list[str]) -> None:
+    """Boot each host into the kernel from before; ours stays installed."""
+    from provisioning import fleet, frontend
 
-    def body(_: Any, host: list[str]) -> None:
-        from provisioning import frontend
-
-        def refuse() -> None:
-            raise frontend.not_yet(name)
-
-        frontend.run_task(refuse)
-
-    body.__doc__ = f"{text} (not available yet)"
-    return task(body, iterable=["host"], name=name)
+    frontend.run_task(lambda: fleet.rollback(host))
 
 
 ns = Collection(
     *(demo, test, bench, lint, package, fetch_kernel, patch_kernel, build_kernel),
-    *(status, verify, uninstall),
-    _later("rollback", "Take a host back to its stock kernel"),
+    *(status, verify, rollback, uninstall),
 )
 
 vm = Collection("vm")

@@ -33,6 +33,11 @@ class Arch:
         return f"{self.machine}-linux-gnu-" if self.is_foreign else ""
 
     @property
+    def folder(self) -> str:
+        """What kbuild calls SRCARCH: its directory below arch/."""
+        return self.image.parts[1]
+
+    @property
     def make(self) -> dict[str, str]:
         """What kbuild is told of it."""
         cross = {"CROSS_COMPILE": self.cross} if self.cross else {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gs.doctor import report
@@ -14,11 +15,15 @@ from provisioning.config import REPO
 from provisioning.errors import HostFailed, ProvisioningError
 from provisioning.errors import report as error_report
 from provisioning.frontend import Request
-from provisioning.hosts import fanout, install, inventory, preflight
+from provisioning.hosts import boot, fanout, install, inventory, preflight
 from provisioning.hosts.fanout import Outcome
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
+from provisioning.kernel import build, versions
+from provisioning.kernel.build import KernelPackages, Plan
+from provisioning.kernel.source import Source
+from provisioning.kernel.versions import Seed
 
 
 def status(names: Sequence[str], as_json: bool) -> int:
@@ -54,7 +59,7 @@ def verify(names: Sequence[str]) -> int:
 def _verify(remote: Remote, facts: Facts) -> str:
     """The checks, in a pytest of their own for each host; what it printed is in the host's log."""
     name = remote.host.name
-    spec = f"ssh://{name}" + ("?sudo=True" if install.as_root(facts) else "")
+    spec = f"ssh://{name}" + ("?sudo=True" if facts.as_root else "")
     words = [sys.executable, "-m", "pytest", "tests/host", "-p", "no:cacheprovider"]
     words += ["--tb=short", "--hosts", spec]
     if own := os.environ.get("GS_SSH_CONFIG"):
@@ -68,37 +73,118 @@ def _verify(remote: Remote, facts: Facts) -> str:
 
 
 def build_kernel(request: Request, names: Sequence[str]) -> int:
-    """With the module: install it on each host and verify it. HostFailed with those that failed."""
-    if not request.module:
-        raise frontend.not_yet("build-kernel --host without --module or --dry-run")
+    """Bring gs to each host, and verify it: as the module, or in a kernel that is built here once.
+    HostFailed with those that failed."""
+    if request.module:
+        return _work(names, _module_on_each(), "installing")
+    hosts, sources = inventory.chosen(names), request.sources()
+    looked = fanout.on_each(hosts, lambda one: _plan_for(request, sources, one), "looking")
+    plans = {outcome.host: outcome.result for outcome in looked if outcome.result}
+    kernels = {key: build.packages(plan, request.jobs or None) for key, plan in _distinct(plans)}
+    tool = package.tool()
+
+    def put(remote: Remote) -> str:
+        plan = plans[remote.host]
+        return _put_kernel(remote, kernels[plan.image_key], tool, plan.flavour.seed)
+
+    failed = [Outcome[str](one.host, error=one.error) for one in looked if one.error]
+    done = fanout.on_each(list(plans), put, "installing") if plans else []
+    return _tell(sorted((*failed, *done), key=lambda outcome: hosts.index(outcome.host)))
+
+
+def _plan_for(request: Request, sources: Source, remote: Remote) -> Plan:
+    """What is to be built for a host, if nothing is in the way there."""
+    facts = _ready(remote, preflight.FOR_KERNEL)
+    of_host = not versions.flavour(request.config, sources.series.name).base
+    return request.plan(sources, boot.seed(remote, facts) if of_host else None)
+
+
+def _distinct(plans: Mapping[Host, Plan]) -> Iterable[tuple[str, Plan]]:
+    """Hosts that are alike share a build."""
+    return {plan.image_key: plan for plan in plans.values()}.items()
+
+
+def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed | None) -> str:
+    """Install it, try it, and keep it if it is good; what was done, in a few words."""
+    facts = preflight.gather(remote)
+    runs = facts.one("release") == kernel.release
+    if runs and not facts.one("trial"):
+        return f"nothing to do; {_verify(remote, facts)}"
+    if not runs:
+        boot.keep(remote, facts, seed.modules.split() if seed else ())
+        # What they depend on is to be found on a host that builds modules, without any network.
+        headers = kernel.headers if facts.one("dkms") else None
+        install.packages(remote, facts, [deb for deb in (kernel.image, headers, tool) if deb])
+        boot.try_once(remote, facts, kernel.release)
+    _verify_on_trial(remote, facts)
+    boot.confirm(remote, facts, kernel.release)
+    return f"{kernel.release} verified, and the default"
+
+
+def _module_on_each() -> Callable[[Remote], str]:
     debs = (package.dkms(), package.tool())
 
     def put(remote: Remote) -> str:
-        facts = preflight.gather(remote)
-        bad = [f for f in preflight.judge(facts, preflight.FOR_MODULE) if f.level == BAD]
-        if bad:
-            raise HostFailed(
-                f"{remote.host.name} is not ready for the module",
-                ", ".join(finding.text for finding in bad),
-                "; ".join(finding.mend for finding in bad),
-            )
+        facts = _ready(remote, preflight.FOR_MODULE)
         return f"{install.module(remote, facts, debs)}; {_verify(remote, facts)}"
 
-    return _work(names, put, "installing the module")
+    return put
+
+
+def _ready(remote: Remote, checks: Sequence[preflight.Check]) -> Facts:
+    """What the host is, if nothing is in the way; else HostFailed."""
+    facts = preflight.gather(remote)
+    bad = [finding for finding in preflight.judge(facts, checks) if finding.level == BAD]
+    if bad:
+        raise HostFailed(
+            f"{remote.host.name} is not ready",
+            ", ".join(finding.text for finding in bad),
+            "; ".join(finding.mend for finding in bad),
+        )
+    return facts
+
+
+def _verify_on_trial(remote: Remote, facts: Facts) -> None:
+    """Or go back at once, without waiting for the end of the trial."""
+    try:
+        _verify(remote, facts)
+    except HostFailed as error:
+        runs = boot.reboot(remote, facts, boot.BOOT_TIMEOUT)
+        raise HostFailed(
+            error.what, f"{runs} runs there again", error.hint, log=error.log
+        ) from None
+
+
+def rollback(names: Sequence[str]) -> int:
+    """Each host runs the kernel from before us again; ours stays installed."""
+
+    def back(remote: Remote) -> str:
+        return boot.go_back(remote, preflight.gather(remote))
+
+    return _work(names, back, "rolling back")
 
 
 def uninstall(names: Sequence[str]) -> int:
-    """Take our packages off each host, and what they were installed from."""
+    """Take our packages off each host, and what they were installed from; where our kernel runs,
+    the one before is booted first."""
 
     def take_away(remote: Remote) -> str:
-        return install.remove(remote, preflight.gather(remote))
+        facts = preflight.gather(remote)
+        boot.go_back(remote, facts)
+        said = install.remove(remote, facts)
+        boot.restore(remote, facts)
+        return said
 
     return _work(names, take_away, "removing")
 
 
 def _work(names: Sequence[str], work: Callable[[Remote], str], what: str) -> int:
     """Do it on each host, and say what came of it; HostFailed with those that failed."""
-    outcomes = fanout.on_each(inventory.chosen(names), work, what)
+    return _tell(fanout.on_each(inventory.chosen(names), work, what))
+
+
+def _tell(outcomes: Sequence[Outcome[str]]) -> int:
+    """What came of each host; HostFailed with those that failed."""
     rows = [{"host": o.host.name, "result": o.result or "FAILED"} for o in outcomes]
     frontend.show_rows(rows, as_json=False)
     for outcome in outcomes:

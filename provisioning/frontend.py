@@ -17,7 +17,7 @@ from provisioning.kernel import build, module, patches, source, versions
 from provisioning.kernel.build import KernelArtefact, Plan
 from provisioning.kernel.download import Unreachable
 from provisioning.kernel.source import Source
-from provisioning.kernel.versions import Cost
+from provisioning.kernel.versions import Cost, Seed
 from provisioning.progress import note
 from provisioning.vm import stock
 
@@ -32,6 +32,7 @@ class Request:
     jobs: int = 0
     module: bool = False
     patched: bool = True
+    fragments: tuple[str, ...] = ()
 
     @property
     def series(self) -> str:
@@ -44,12 +45,24 @@ class Request:
             raise UsageError("with --module there are no sources", hint="leave --source out")
         return source.locate(self.series, self.source or source.DEFAULT)
 
-    def plan(self, sources: Source | None = None) -> Plan:
-        """The build that these options stand for."""
+    def plan(self, sources: Source | None = None, seed: Seed | None = None) -> Plan:
+        """The build that these options stand for; ``seed``: for the host that it is from."""
         chosen = sources or self.sources()
         return build.plan(
-            chosen.series.name, sources=chosen, flavour=self.config, patched=self.patched
+            chosen.series.name,
+            sources=chosen,
+            flavour=self.config,
+            patched=self.patched,
+            seed=seed,
+            fragments=self.own_fragments(),
         )
+
+    def own_fragments(self) -> list[Path]:
+        """Of the user's; UsageError if one is not there."""
+        for name in self.fragments:
+            if not Path(name).is_file():
+                raise UsageError(f"no fragment {name}", hint="give a file of lines CONFIG_X=y")
+        return [Path(name) for name in self.fragments]
 
 
 def run_task(work: Callable[[], int | None]) -> None:
@@ -70,11 +83,6 @@ def run_task(work: Callable[[], int | None]) -> None:
         print(report(failed), file=sys.stderr)
         status = failed.exit_code
     sys.exit(status)
-
-
-def not_yet(what: str) -> UsageError:
-    """The answer to a request for something that is designed but not built."""
-    return UsageError(f"{what} is not available yet", hint="see README.md for what is")
 
 
 def words_after_dashes() -> list[str]:
@@ -152,20 +160,22 @@ def describe(request: Request) -> dict[str, Any]:
     """What would be built and what of it is in the cache; for ``--dry-run``."""
     if request.module:
         return {"series": request.series, "kernel": "Debian's own", "module": module.NAME}
-    wanted = request.plan()
-    return {
-        "series": wanted.series,
-        "sources": wanted.source.origin,
-        "sources_cached": wanted.source.cached(),
-        "patches": [patch.name for patch in patches.of_series(wanted.series)]
-        if wanted.flavour.patched
-        else [],
-        "configuration": wanted.flavour.name,
-        "fragments": [path.name for path in wanted.flavour.fragments],
-        "compiler": build.compiler(wanted.flavour.arch),
-        "kernel_cached": build.built(wanted) is not None,
-        "key": wanted.image_key,
+    sources = request.sources()
+    series = sources.series.name
+    how = versions.flavour(request.config, series)
+    facts = {
+        "series": series,
+        "sources": sources.origin,
+        "sources_cached": sources.cached(),
+        "patches": [p.name for p in patches.of_series(series)] if request.patched else [],
+        "configuration": how.name,
+        "fragments": [path.name for path in (*how.fragments, *request.own_fragments())],
+        "compiler": build.compiler(how.arch),
     }
+    if not how.base:
+        return facts  # the rest depends on the host
+    wanted = request.plan(sources)
+    return {**facts, "kernel_cached": build.built(wanted) is not None, "key": wanted.image_key}
 
 
 def show(facts: Mapping[str, Any], as_json: bool) -> None:

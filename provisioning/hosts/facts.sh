@@ -37,6 +37,7 @@ for folder in /boot/grub /boot/grub2; do
   say grub_abstraction "$(as_root grub-probe --target=abstraction "$folder" 2>/dev/null | tr '\n' ' ')"
   say grub_fs "$(as_root grub-probe --target=fs "$folder" 2>/dev/null)"
   [ -e "$folder/grubenv" ] && say grubenv yes
+  say saved_entry "$(grub-editenv "$folder/grubenv" list 2>/dev/null | sed -n 's/^saved_entry=//p')"
   break
 done
 for file in /sys/firmware/efi/efivars/SecureBoot-*; do
@@ -45,11 +46,15 @@ done
 if [ -d /sys/firmware/efi ]; then say firmware efi; else say firmware bios; fi
 
 [ -e "/lib/modules/$(uname -r)/build/Makefile" ] && say headers yes
+command -v dkms >/dev/null 2>&1 && say dkms yes
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then say cgroup 2
 elif [ -d /sys/fs/cgroup/memory ]; then say cgroup 1; fi
 for unit in systemd-oomd earlyoom nohang nohang-desktop; do
   systemctl is-active --quiet "$unit" 2>/dev/null && say killer "$unit"
 done
+# What boot.sh has written down.
+sed -n 's/^release=/kernel_before=/p' /var/lib/gs-oom/boot-before 2>/dev/null
+[ -e /etc/systemd/system/gs-oom-trial.service ] && say trial yes
 if [ -r /proc/graceful_shutdown_features ]; then
   sed -n 's/^attachment=/gs_&/p' /proc/graceful_shutdown_features
 fi

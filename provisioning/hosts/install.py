@@ -9,8 +9,8 @@ from provisioning import cache
 from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
 
-#: The Debian packages of ours that a host may have.
-PACKAGES = ("gs-oom", "gs-oom-dkms")
+#: The Debian packages of ours that a host may have; patterns of dpkg-query.
+PACKAGES = ("gs-oom", "gs-oom-dkms", "linux-image-*-gs-*", "linux-headers-*-gs-*")
 
 #: Seconds for apt, which has DKMS build the module; and how long it waits for another's lock.
 INSTALL_TIMEOUT = 1800.0
@@ -29,23 +29,20 @@ def module(remote: Remote, facts: Facts, debs: Sequence[Path]) -> str:
 
     Nothing is where these very packages are installed and the module is loaded.
     """
-    folder = Path(_shell(remote, f'mkdir -p -m 700 "{_UPLOADS}" && cd "{_UPLOADS}" && pwd'))
-    names = {deb: Path(cache.hash_file(deb)[:16]) / deb.name for deb in debs}
-    wanted = " ".join(sorted(map(str, names.values())))
     loaded = facts.attachment == "module"
-    if loaded and _shell(remote, f"cat {folder}/{_MARK} 2>/dev/null || true") == wanted:
+    if loaded and _installed(remote) == _named(debs):
         return "nothing to do"
-    for deb, name in names.items():
-        _upload(remote, deb, folder / name)
-    become = as_root(facts)
     if loaded:  # an upgrade keeps it, and what is verified would be the old one
-        remote.run([*become, "gs-oom", "module", "unload"])
-    paths = [str(folder / name) for name in names.values()]
-    options = ("--reinstall", "--no-install-recommends")
-    remote.run([*become, *_APT, "install", *options, *paths], timeout=INSTALL_TIMEOUT)
-    remote.run([*become, "gs-oom", "module", "load"])
-    _shell(remote, f"echo '{wanted}' >{folder}/{_MARK}")
+        remote.run([*facts.as_root, "gs-oom", "module", "unload"])
+    _install(remote, facts, debs)
+    remote.run([*facts.as_root, "gs-oom", "module", "load"])
     return "module installed and loaded"
+
+
+def packages(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
+    """Install these packages, where the last ones installed were others."""
+    if _installed(remote) != _named(debs):
+        _install(remote, facts, debs)
 
 
 def remove(remote: Remote, facts: Facts) -> str:
@@ -53,14 +50,35 @@ def remove(remote: Remote, facts: Facts) -> str:
     listed = remote.run(["dpkg-query", "-W", "-f", "${Package}\n", *PACKAGES], check=False)
     there = listed.stdout.split()
     if there:
-        remote.run([*as_root(facts), *_APT, "purge", *there], timeout=INSTALL_TIMEOUT)
+        remote.run([*facts.as_root, *_APT, "purge", *there], timeout=INSTALL_TIMEOUT)
     _shell(remote, f'rm -rf "{_UPLOADS}"')
     return f"removed {' and '.join(there)}" if there else "nothing to do"
 
 
-def as_root(facts: Facts) -> tuple[str, ...]:
-    """What to put before a command that only root may give."""
-    return ("sudo", "-n", "--") if facts.one("root") == "sudo" else ()
+def _install(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
+    """What was uploaded before is not sent again; a mark says what these packages were."""
+    folder = Path(_shell(remote, f'mkdir -p -m 700 "{_UPLOADS}" && cd "{_UPLOADS}" && pwd'))
+    paths = [folder / _name(deb) for deb in debs]
+    for deb, path in zip(debs, paths, strict=True):
+        _upload(remote, deb, path)
+    options = ("--reinstall", "--no-install-recommends")
+    words = [*facts.as_root, *_APT, "install", *options, *map(str, paths)]
+    remote.run(words, timeout=INSTALL_TIMEOUT)
+    _shell(remote, f"echo '{_named(debs)}' >{folder}/{_MARK}")
+
+
+def _installed(remote: Remote) -> str:
+    """The mark of what was installed last."""
+    return _shell(remote, f'cat "{_UPLOADS}/{_MARK}" 2>/dev/null || true')
+
+
+def _named(debs: Sequence[Path]) -> str:
+    return " ".join(sorted(str(_name(deb)) for deb in debs))
+
+
+def _name(deb: Path) -> Path:
+    """By its content."""
+    return Path(cache.hash_file(deb)[:16]) / deb.name
 
 
 def _upload(remote: Remote, local: Path, there: Path) -> None:

@@ -53,6 +53,11 @@ class Facts:
         """How the core is in the running kernel: builtin, module, or not at all."""
         return self.one("gs_attachment")
 
+    @property
+    def as_root(self) -> tuple[str, ...]:
+        """What to put before a command that only root may give."""
+        return ("sudo", "-n", "--") if self.one("root") == "sudo" else ()
+
 
 #: One thing to look at: what it means for an installation.
 Check = Callable[[Facts], Iterator[Finding]]
@@ -61,7 +66,7 @@ Check = Callable[[Facts], Iterator[Finding]]
 def gather(remote: Remote) -> Facts:
     """Ask the host; errors as of Remote.run()."""
     asked = time.time()
-    done = remote.run(["sh", "-c", _SCRIPT.read_text()])
+    done = remote.run(["sh", "-c", _SCRIPT.read_text()], shown=_SCRIPT.name)
     return parse(done.stdout, asked)
 
 

@@ -36,6 +36,9 @@ CONNECT_TIMEOUT = 20
 #: Seconds for a command, unless it is given others.
 TIMEOUT = 120.0
 
+#: Seconds between two attempts to reach a host that reboots.
+_RETRY = 2.0
+
 #: Bytes of the output that a failure quotes.
 _QUOTED = 2000
 
@@ -56,12 +59,18 @@ class Remote:
         self._connection = connection
 
     def run(
-        self, words: Sequence[str], *, timeout: float = TIMEOUT, check: bool = True
+        self,
+        words: Sequence[str],
+        *,
+        timeout: float = TIMEOUT,
+        check: bool = True,
+        shown: str = "",
     ) -> Completed:
         """Run a program there. CommandFailed if it does not end with 0 (``check``) or in time (in
-        seconds; it then goes on there), HostFailed if the connection is lost."""
+        seconds; it then goes on there), HostFailed if the connection is lost. ``shown`` stands in
+        the log for a line that is long."""
         line = shlex.join(words)
-        self.note(f"$ {line}")
+        self.note(f"$ {shown or line}")
         try:
             done = self._connection.run(line, timeout=timeout)
         except InvokeTimedOut:
@@ -101,6 +110,34 @@ class Remote:
         with self.log.open("a") as log:
             log.write(text.rstrip("\n") + "\n" if text else "")
 
+    def reboot(self, become: Sequence[str], timeout: float) -> None:
+        """Have it reboot (``become``: what makes a command root's), and connect to it again.
+        HostFailed if no other boot answers in time, in seconds."""
+        deadline = time.monotonic() + timeout
+        before = self._boot_id()
+        try:
+            self.run([*become, "systemctl", "--no-block", "reboot"])
+        except HostFailed:
+            pass  # it was that quick, or else the same boot answers until the time is over
+        while time.monotonic() < deadline:
+            time.sleep(_RETRY)
+            self._connection.close()
+            try:
+                self._connection = _connection(self.host)
+                self._connection.open()
+                if self._boot_id() != before:
+                    return
+            except Exception as error:  # of all the ways to be down, none is final
+                self.note(f"not yet: {error}")
+        raise HostFailed(
+            f"{self.host.name} did not come back in {timeout:.0f} s",
+            hint="see its console; after a power cycle the kernel before boots",
+            log=self.log,
+        )
+
+    def _boot_id(self) -> str:
+        return self.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout
+
     def close(self) -> None:
         """End the connection, and with it whatever waits for it."""
         self._connection.close()
@@ -119,7 +156,7 @@ def connected(host: Host, log: Path) -> Iterator[Remote]:
     """Connect for the length of the block; HostFailed says why it cannot be reached."""
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = connection_to(host.name, os.environ.get("GS_SSH_CONFIG"))
+        connection = _connection(host)
     except Exception as error:  # from the parsers of ssh's files
         hint = "look at the name, at ssh_config and at known_hosts"
         raise HostFailed(f"cannot reach {host.name}", str(error), hint) from None
@@ -135,6 +172,10 @@ def connected(host: Host, log: Path) -> Iterator[Remote]:
         yield remote
     finally:
         remote.close()
+
+
+def _connection(host: Host) -> fabric.Connection:
+    return connection_to(host.name, os.environ.get("GS_SSH_CONFIG"))
 
 
 def connection_to(name: str, ssh_config: Path | str | None = None) -> fabric.Connection:

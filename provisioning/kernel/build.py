@@ -13,17 +13,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provisioning import cache, commands
 from provisioning.arch import X86_64, Arch
 from provisioning.config import cache_dir
 from provisioning.config import jobs as default_jobs
-from provisioning.errors import BuildFailed, CommandFailed
+from provisioning.errors import BuildFailed, CommandFailed, UsageError
 from provisioning.kernel import kconfig, patches, versions
 from provisioning.kernel.source import Source, locate, release_of
-from provisioning.kernel.versions import Flavour, Series
+from provisioning.kernel.versions import Flavour, Seed, Series
 from provisioning.progress import bar, step
 
 #: Fixed, so that the same input gives the same image.
@@ -34,6 +34,18 @@ REPRODUCIBLE = {
     "KBUILD_BUILD_VERSION": "1",
     "LOCALVERSION": "-gs",
 }
+
+#: What the release's name ends in.
+LOCAL_VERSION = REPRODUCIBLE["LOCALVERSION"]
+
+#: Of the release's name in packages: beside a kernel of other inputs this one has room.
+_HASH_LENGTH = 8
+
+#: What a kernel's package is named before its release.
+_IMAGE = "linux-image-"
+
+#: How packages are made: all that they take is looked for by us, by its program.
+_PACKAGING = ("KDEB_PKGVERSION=1", "DPKG_FLAGS=-d")
 
 #: Lines that make prints for a whole guest kernel (5.4: 1574); only the bar's promise.
 EXPECTED_LINES = 1550
@@ -62,6 +74,17 @@ class KernelArtefact:
 
 
 @dataclass(frozen=True)
+class KernelPackages:
+    """The same for a host, as Debian packages. ``headers`` are for modules that are built there;
+    none where the configuration has no modules. ``release`` ends in a hash of all inputs."""
+
+    image: Path
+    headers: Path | None
+    release: str
+    series: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be built, and the keys that follow from it."""
 
@@ -69,6 +92,7 @@ class Plan:
     flavour: Flavour
     tree_key: str
     image_key: str
+    local_version: str = LOCAL_VERSION
 
     @property
     def series(self) -> str:
@@ -77,11 +101,25 @@ class Plan:
 
 
 def plan(
-    series: str, *, sources: Source | None = None, flavour: str = "guest", patched: bool = True
+    series: str,
+    *,
+    sources: Source | None = None,
+    flavour: str = "guest",
+    patched: bool = True,
+    seed: Seed | None = None,
+    fragments: Sequence[Path] = (),
 ) -> Plan:
-    """Work out the keys; fetches and builds nothing."""
+    """Work out the keys; fetches and builds nothing. ``seed`` is for flavours that are a host's;
+    UsageError if it is missing. ``fragments`` come after those of the flavour."""
     chosen = sources or locate(series)
     how = versions.flavour(flavour, series)
+    if not how.base:
+        if seed is None:
+            raise UsageError(
+                f"the configuration {flavour} is that of a host", hint="add --host, or take another"
+            )
+        how = replace(how, seed=seed)
+    how = replace(how, fragments=(*how.fragments, *fragments))
     how = how if patched else how.unpatched()
     tree_key = cache.key_of(chosen.key, how.name, compiler(how.arch), how.arch.name)
     return Plan(
@@ -114,6 +152,23 @@ def build(
             _collect(wanted, place / "linux", part)
 
     return _artefact(wanted, cache.entry("kernel-image", wanted.image_key, make))
+
+
+def packages(wanted: Plan, jobs: int | None = None) -> KernelPackages:
+    """The kernel's own Debian packages, built if need be. Safe to interrupt and to run twice."""
+    name = f"{LOCAL_VERSION}-{wanted.image_key[:_HASH_LENGTH]}"
+    named = replace(wanted, local_version=name)
+
+    def make(part: Path) -> None:
+        with working_copy(named) as place:
+            _compile(named, place, jobs)
+            _package(named, place, part)
+
+    entry = cache.entry("kernel-package", cache.key_of(named.image_key, *_PACKAGING), make)
+    (image,) = entry.glob(f"{_IMAGE}*.deb")
+    headers = next(entry.glob("linux-headers-*.deb"), None)
+    release = image.name.removeprefix(_IMAGE).partition("_")[0]
+    return KernelPackages(image, headers, release, wanted.series)
 
 
 def built(wanted: Plan) -> KernelArtefact | None:
@@ -253,7 +308,10 @@ def _make(
     on_line: Callable[[str], None] = _ignore,
 ) -> None:
     tool = commands.which_or_hint("make", "build-essential")
-    given = _settings(wanted.source.series, wanted.flavour.arch)
+    given = {
+        **_settings(wanted.source.series, wanted.flavour.arch),
+        "LOCALVERSION": wanted.local_version,
+    }
     settings = [f"{name}={value}" for name, value in given.items()]
     try:
         commands.stream(
@@ -289,6 +347,22 @@ def _collect(wanted: Plan, tree: Path, part: Path) -> None:
         "compiler": compiler(wanted.flavour.arch),
     }
     (part / "facts.json").write_text(json.dumps(facts, indent=2))
+
+
+def _package(wanted: Plan, place: Path, part: Path) -> None:
+    """The tree's own packages, moved there. They are left beside the tree, where others of another
+    name may lie."""
+    commands.which_or_hint("dpkg-buildpackage", "dpkg-dev")
+    commands.which_or_hint("dh_listpackages", "debhelper")
+    log = place / "package.log"
+    log.unlink(missing_ok=True)
+    for old in place.glob("*.deb"):
+        old.unlink()
+    with step(f"packaging Linux {release_of(place / 'linux')}"):
+        _make(wanted, place / "linux", [*_PACKAGING, "bindeb-pkg"], log=log)
+    for deb in place.glob("*.deb"):
+        if not deb.name.startswith("linux-libc-dev"):
+            shutil.move(deb, part)
 
 
 def _artefact(wanted: Plan, entry: Path) -> KernelArtefact:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioning import cache
+from provisioning import cache, commands
+from provisioning.arch import Arch
 from provisioning.errors import BuildFailed
-from provisioning.kernel.versions import Flavour
+from provisioning.kernel.versions import Flavour, Seed
 
 _SET = re.compile(r"^(CONFIG_\w+)=(.*)$")
 _UNSET = re.compile(r"^# (CONFIG_\w+) is not set$")
+
+#: What names files of keys that are not in the sources.
+_KEYS = ("CONFIG_SYSTEM_TRUSTED_KEYS=", "CONFIG_SYSTEM_REVOCATION_KEYS=", "CONFIG_MODULE_SIG_KEY=")
 
 #: How an option that is off is written down here.
 OFF = "n"
@@ -65,9 +70,30 @@ def lost(wanted: dict[str, tuple[str, str]], final: dict[str, str]) -> list[Lost
 def digest(flavour: Flavour) -> str:
     """Changes when the flavour's base or any of its fragments does."""
     parts: list[object] = [flavour.name, flavour.base, *sorted(flavour.without)]
+    if flavour.seed:
+        parts += [flavour.seed.config, flavour.seed.modules]
     for fragment in flavour.fragments:
         parts += [fragment.name, fragment.read_bytes()]
     return cache.key_of(*parts)
+
+
+def grown_from(tree: Path, seed: Seed, arch: Arch) -> str:
+    """A host's configuration without its distribution's keys, and, where it is said which modules
+    are loaded there, without all others: as `make localmodconfig`, which cannot be told of another
+    file than .config, and asks questions."""
+    lines = seed.config.splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith(_KEYS))
+    if not seed.modules:
+        return text
+    with tempfile.TemporaryDirectory(prefix="gs-config-") as name:
+        place = Path(name)
+        (place / ".config").write_text(text)
+        (place / "modules").write_text(seed.modules)
+        script = tree / "scripts/kconfig/streamline_config.pl"
+        names = {"LSMOD": "modules", "objtree": name, "srctree": str(tree)}
+        names |= {"ARCH": arch.name, "SRCARCH": arch.folder}
+        words: list[str | Path] = ["perl", script, "--localmodconfig", tree, "Kconfig"]
+        return commands.run(words, cwd=place, env=names).stdout
 
 
 def configure(
@@ -84,7 +110,10 @@ def configure(
     # allnoconfig and its like take the requested values themselves, and leave off whatever the
     # requested options bring into sight; other bases get them appended, since later lines win.
     variables = {"KCONFIG_CONFIG": fresh.name}
-    make([flavour.base], {**variables, "KCONFIG_ALLCONFIG": given.name})
+    if flavour.seed:
+        fresh.write_text(grown_from(tree, flavour.seed, flavour.arch))
+    else:
+        make([flavour.base], {**variables, "KCONFIG_ALLCONFIG": given.name})
     with fresh.open("a") as sink:
         sink.write(given.read_text())
     make(["olddefconfig"], variables)

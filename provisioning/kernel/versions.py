@@ -76,12 +76,22 @@ USUAL = Cost()
 
 
 @dataclass(frozen=True)
+class Seed:
+    """What a host's own kernel is like: its configuration, and what lsmod(8) says there; empty
+    where all modules are to be kept."""
+
+    config: str
+    modules: str = ""
+
+
+@dataclass(frozen=True)
 class Flavour:
     """One way to configure a kernel.
 
-    ``without``: options that are left out although a fragment asks for them. ``patched``: with
-    overlay and patches; without them it is what the kernel would be if we did not exist.
-    ``targets``: what make is asked for besides the image.
+    ``base``: a target of the tree's make, or nothing where it is a host's: ``seed``, which has to
+    be given then. ``without``: options that are left out although a fragment asks for them.
+    ``patched``: with overlay and patches; without them it is what the kernel would be if we did
+    not exist. ``targets``: what make is asked for besides the image.
     """
 
     name: str
@@ -92,6 +102,7 @@ class Flavour:
     patched: bool = True
     targets: tuple[str, ...] = ()
     arch: Arch = X86_64
+    seed: Seed | None = None
 
     def unpatched(self) -> Flavour:
         """The same configuration of the sources as they are."""

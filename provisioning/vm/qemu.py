@@ -97,7 +97,8 @@ class Spec:
     host is not measured along. For one processor: with two, QEMU 7.2 does not get through the
     kernel's boot. KVM knows no such thing. ``reboots``: a reset begins anew, with the same drives;
     else the machine ends with it, as with a panic. ``loader``: the first drive's boot loader says
-    what is booted, and with which arguments; ``kernel`` is one that boots there.
+    what is booted, and with which arguments; ``kernel`` is one that boots there. Such a machine has
+    a watchdog, too, which resets it.
     """
 
     kernel: Path
@@ -140,6 +141,7 @@ def command_line(spec: Spec, accelerator: str) -> list[str]:
     words += ["-chardev", f"file,id=console,path={_escape(spec.console)}"]
     words += ["-serial", "chardev:console"]
     words += ["-device", "virtio-rng-pci"]
+    words += ["-device", "i6300esb"] if spec.loader else []
     for number, drive in enumerate(spec.drives):
         words += _drive_words(number, drive)
     words += _port_words(spec.ports)

@@ -9,10 +9,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ import pytest
 from provisioning import commands, rootfs
 from provisioning.config import REPO
 from provisioning.vm import disk, image, machines, qemu
+from tests.vm.fleet import Fleet, state_of
 
 PACKAGES = ("openssh-server", "procps")
 
@@ -66,38 +65,6 @@ Host *
 Host * !locked
   IdentityFile {key}
 """
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """Hosts by the names of a ssh_config, and where their logs are."""
-
-    environment: dict[str, str]
-    cache: Path
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "provisioning.program", *words]
-
-    def invoke(self, *words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words),
-            env=self.environment,
-            cwd=REPO,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    @classmethod
-    def of_one(cls, machine: machines.Machine, cache: Path) -> Fleet:
-        """A machine of ours, by its name."""
-        own = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(cache)}
-        return cls({**os.environ, **own}, cache)
-
-    def log_of(self, name: str) -> str:
-        return max((self.cache / "hosts" / name).glob("*.log")).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -275,22 +242,10 @@ def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
         machines.down(name)
 
 
-def state_of(machine: machines.Machine) -> str:
-    """Packages, configuration, modules, what is in homes, and what is loaded."""
-    script = """
-    dpkg-query -W; lsmod | cut -d" " -f1 | sort; cat /boot/grub/grubenv 2>/dev/null
-    find /etc /root /home /boot /lib/modules /usr/src -xdev -type f -printf "%p %m %s\\n" |
-      grep -vE "/etc/(mtab|ld.so.cache)|/root/.bash_history" | sort
-    """
-    done = machine.run(["sh", "-c", script])
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_the_log_has_what_was_run(fleet: Fleet) -> None:
     fleet.invoke("status", "--host", "two")
     log = fleet.log_of("two")
-    assert "$ sh -c" in log and f"release={platform.release()}" in log
+    assert "$ facts.sh" in log and f"release={platform.release()}" in log
     key = Path(image.ssh_key()).read_text().splitlines()[1]
     assert key not in log
 

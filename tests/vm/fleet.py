@@ -1,0 +1,56 @@
+"""Hosts as the tasks see them: by names of a ssh_config, over ssh."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioning.config import REPO
+from provisioning.vm import machines
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Hosts by the names of a ssh_config, and where their logs are."""
+
+    environment: dict[str, str]
+    cache: Path
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "provisioning.program", *words]
+
+    def invoke(self, *words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*words),
+            env=self.environment,
+            cwd=REPO,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    @classmethod
+    def of_one(cls, machine: machines.Machine, cache: Path) -> Fleet:
+        """A machine of ours, by its name."""
+        own = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(cache)}
+        return cls({**os.environ, **own}, cache)
+
+    def log_of(self, name: str) -> str:
+        return max((self.cache / "hosts" / name).glob("*.log")).read_text()
+
+
+def state_of(machine: machines.Machine) -> str:
+    """Packages, configuration, modules, what is in homes, and what is loaded."""
+    script = """
+    dpkg-query -W; lsmod | cut -d" " -f1 | sort; cat /boot/grub/grubenv 2>/dev/null
+    find /etc /root /home /boot /lib/modules /usr/src -xdev -type f -printf "%p %m %s\\n" |
+      grep -vE "/etc/(mtab|ld.so.cache)|/root/.bash_history" | sort
+    """
+    done = machine.run(["sh", "-c", script])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
