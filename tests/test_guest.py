@@ -127,7 +127,7 @@ def report(result: GuestResult) -> None:
         texts = [f"--- {case.name}\n{case.problem}" for case in failed]
         head = f"{len(failed)} of {len(found)} guest tests failed (console: {result.console_log})"
         pytest.fail("\n".join([head, *texts]), pytrace=False)
-    reasons = {case.skipped for case in found}
-    if found and len(skipped) == len(found) and len(reasons) == 1:
-        pytest.skip(f"all {len(found)} tests of the file: {reasons.pop()}")
+    if found and len(skipped) == len(found):
+        reasons = sorted({str(case.skipped) for case in found})
+        pytest.skip(f"all {len(found)} tests of the file: {'; '.join(reasons)}")
     assert passed > 0, "no test ran in the guest"

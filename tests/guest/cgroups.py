@@ -60,6 +60,13 @@ def enable() -> None:
     (V2.root / "cgroup.subtree_control").write_text("+memory")
 
 
+def has_v1() -> bool:
+    """Whether this kernel has the memory controller of version 1: since 6.11 an option, which
+    Debian leaves out."""
+    with Path("/proc/kallsyms").open(encoding="ascii") as lines:
+        return any(line.split()[2] == "mem_cgroup_oom_control_write" for line in lines)
+
+
 def move_to_v1() -> None:
     """From now on memory cgroups are of version 1."""
     (V2.root / "cgroup.subtree_control").write_text("-memory")
