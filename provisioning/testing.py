@@ -14,7 +14,7 @@ KINDS = ("unit", "patches", "guest", "vm", "host")
 
 #: What is done more often where everything is tested: inputs of the fuzzer (tests/fuzz), writes at
 #: random to the registry, loads of the module, runs of the kernel's own selftests, backends in
-#: machines. And what takes another architecture's tools.
+#: machines. What takes another architecture's tools. And every way in which a kernel can be bad.
 THOROUGH = {
     "GS_FUZZ": "1000000",
     "GS_WRITES": "100000",
@@ -22,6 +22,7 @@ THOROUGH = {
     "GS_SELFTEST_RUNS": "3",
     "GS_GUEST_BACKENDS": "all",
     "GS_ARM64": "1",
+    "GS_BAD_KERNELS": "all",
 }
 
 

@@ -14,7 +14,7 @@ PACKAGES = ("gs-oom", "gs-oom-dkms", "linux-image-*-gs-*", "linux-headers-*-gs-*
 
 #: Seconds for apt, which has DKMS build the module; and how long it waits for another's lock.
 INSTALL_TIMEOUT = 1800.0
-LOCK_WAIT = 60
+LOCK_WAIT = 300
 
 #: In the home of whoever connects: what was uploaded, by its content, and what of it is installed.
 _UPLOADS = "${XDG_CACHE_HOME:-$HOME/.cache}/gs-oom"
@@ -22,6 +22,11 @@ _MARK = "installed"
 
 _APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-q",
         "-o", f"DPkg::Lock::Timeout={LOCK_WAIT}")  # fmt: skip
+
+#: In a unit of its own, which goes to its end where the connection does not; the next one waits for
+#: the lock that it holds. What was cut short in another way, as by a power cut, is ended first.
+_DETACHED = ("systemd-run", "--quiet", "--wait", "--collect", "--pipe", "sh", "-c",
+             'dpkg --configure -a; exec "$@"', "apt")  # fmt: skip
 
 
 def module(remote: Remote, facts: Facts, debs: Sequence[Path]) -> str:
@@ -50,7 +55,7 @@ def remove(remote: Remote, facts: Facts) -> str:
     listed = remote.run(["dpkg-query", "-W", "-f", "${Package}\n", *PACKAGES], check=False)
     there = listed.stdout.split()
     if there:
-        remote.run([*facts.as_root, *_APT, "purge", *there], timeout=INSTALL_TIMEOUT)
+        _apt(remote, facts, "purge", *there)
     _shell(remote, f'rm -rf "{_UPLOADS}"')
     return f"removed {' and '.join(there)}" if there else "nothing to do"
 
@@ -62,9 +67,12 @@ def _install(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
     for deb, path in zip(debs, paths, strict=True):
         _upload(remote, deb, path)
     options = ("--reinstall", "--no-install-recommends")
-    words = [*facts.as_root, *_APT, "install", *options, *map(str, paths)]
-    remote.run(words, timeout=INSTALL_TIMEOUT)
+    _apt(remote, facts, "install", *options, *map(str, paths))
     _shell(remote, f"echo '{_named(debs)}' >{folder}/{_MARK}")
+
+
+def _apt(remote: Remote, facts: Facts, *words: str) -> None:
+    remote.run([*facts.as_root, *_DETACHED, *_APT, *words], timeout=INSTALL_TIMEOUT)
 
 
 def _installed(remote: Remote) -> str:

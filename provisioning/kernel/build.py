@@ -118,7 +118,7 @@ def plan(
             raise UsageError(
                 f"the configuration {flavour} is that of a host", hint="add --host, or take another"
             )
-        how = replace(how, seed=seed)
+        how = replace(how, seed=replace(seed, modules="") if how.whole else seed)
     how = replace(how, fragments=(*how.fragments, *fragments))
     how = how if patched else how.unpatched()
     tree_key = cache.key_of(chosen.key, how.name, compiler(how.arch), how.arch.name)
@@ -353,7 +353,8 @@ def _package(wanted: Plan, place: Path, part: Path) -> None:
     """The tree's own packages, moved there. They are left beside the tree, where others of another
     name may lie."""
     commands.which_or_hint("dpkg-buildpackage", "dpkg-dev")
-    commands.which_or_hint("dh_listpackages", "debhelper")
+    if (place / "linux/scripts/package/debian/rules").exists():  # in 6.12, not in 6.1
+        commands.which_or_hint("dh_listpackages", "debhelper")
     log = place / "package.log"
     log.unlink(missing_ok=True)
     for old in place.glob("*.deb"):

@@ -89,7 +89,8 @@ class Flavour:
     """One way to configure a kernel.
 
     ``base``: a target of the tree's make, or nothing where it is a host's: ``seed``, which has to
-    be given then. ``without``: options that are left out although a fragment asks for them.
+    be given then; ``whole``: with all of its modules, loaded or not. ``without``: options that are
+    left out although a fragment asks for them.
     ``patched``: with overlay and patches; without them it is what the kernel would be if we did
     not exist. ``targets``: what make is asked for besides the image.
     """
@@ -102,6 +103,7 @@ class Flavour:
     patched: bool = True
     targets: tuple[str, ...] = ()
     arch: Arch = X86_64
+    whole: bool = False
     seed: Seed | None = None
 
     def unpatched(self) -> Flavour:
@@ -160,7 +162,15 @@ def flavour(name: str, series_name: str) -> Flavour:
     cost = Cost(row.get("slower", 1.0), row.get("memory_mb", 0))
     targets = tuple(row.get("targets", ()))
     built_for = arch.named(row.get("arch", X86_64.name))
-    return Flavour(name, row["base"], tuple(fragments), cost, targets=targets, arch=built_for)
+    return Flavour(
+        name,
+        row["base"],
+        tuple(fragments),
+        cost,
+        targets=targets,
+        arch=built_for,
+        whole=row.get("whole", False),
+    )
 
 
 def declare(moved: Series) -> None:

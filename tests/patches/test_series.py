@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from provisioning import commands
+from provisioning.arch import X86_64
 from provisioning.config import SERIES
 from provisioning.errors import PatchConflict
-from provisioning.kernel import build, editing, patches, versions
+from provisioning.kernel import build, editing, kconfig, patches, versions
 from provisioning.kernel.source import Source, release_of
 
 #: What objtool of old 5.4 releases says of any file whose .text is empty or has a symbol of its
@@ -111,6 +112,23 @@ def test_our_objects_compile_without_a_warning(series: str, sources: Source) -> 
     assert [line for line in warnings if "graceful" in line] == []
     if not sparse:
         pytest.skip("no warning of the compiler; for sparse's: apt-get install sparse")
+
+
+def test_a_hosts_own_configuration(series: str, sources: Source) -> None:
+    """Ours can be grown from it, with the modules that are loaded there, and compiles."""
+    tree = sources.tree()
+    config = (tree / "arch/x86/configs/x86_64_defconfig").read_text()
+    config = config.replace("CONFIG_EXT4_FS=y", "CONFIG_EXT4_FS=m")
+    config += 'CONFIG_XFS_FS=m\nCONFIG_SYSTEM_TRUSTED_KEYS="debian/certs.pem"\n'
+    seed = versions.Seed(config, modules="ext4\n")
+    options = kconfig.parse(kconfig.grown_from(tree, seed, X86_64))
+    assert (options["CONFIG_EXT4_FS"], options["CONFIG_XFS_FS"]) == ("m", kconfig.OFF)
+    assert "CONFIG_SYSTEM_TRUSTED_KEYS" not in options
+
+    wanted = build.plan(series, sources=sources, flavour="distro-full", seed=seed)
+    objects = ["mm/oom_kill.o", "mm/graceful_shutdown.o"]
+    said = build.compile_objects(wanted, objects)
+    assert all(f"CC      {name}" in said for name in objects)
 
 
 def test_checkpatch(series: str, pristine: Path, tmp_path: Path) -> None:

@@ -117,7 +117,11 @@ def refused(target: Target, *words: str, trial: int) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("bad", BAD)
+#: Each takes minutes: one of them every time, the others with GS_BAD_KERNELS.
+thorough = pytest.mark.skipif("GS_BAD_KERNELS" not in os.environ, reason="GS_BAD_KERNELS: minutes")
+
+
+@pytest.mark.parametrize("bad", ["has no network", pytest.param("panics", marks=thorough)])
 def test_a_bad_kernel(target: Target, tmp_path: Path, bad: str) -> None:
     """The machine comes back by itself, on the kernel before."""
     fragment = tmp_path / "bad.config"
@@ -126,6 +130,7 @@ def test_a_bad_kernel(target: Target, tmp_path: Path, bad: str) -> None:
     assert "did not stay up, or had no network" in said
 
 
+@thorough
 def test_a_kernel_that_hangs_before_any_watchdog(target: Target, tmp_path: Path) -> None:
     """Somebody has to switch it off and on; then the kernel before boots."""
     fragment = tmp_path / "bad.config"
@@ -145,6 +150,7 @@ def power_cycle_when_it_hangs(target: Target) -> None:
         time.sleep(1)
 
 
+@thorough
 def test_a_kernel_that_hangs_with_a_watchdog(target: Target) -> None:
     unit = "/etc/systemd/system/stops-init.service"
     script = f'printf "%s" "$1" >{unit}; systemctl enable --quiet stops-init'
