@@ -22,7 +22,6 @@ from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
 from provisioning.kernel import build, versions
 from provisioning.kernel.build import KernelPackages, Plan
-from provisioning.kernel.source import Source
 from provisioning.kernel.versions import Seed
 
 
@@ -77,9 +76,11 @@ def build_kernel(request: Request, names: Sequence[str]) -> int:
     HostFailed with those that failed."""
     if request.module:
         return _work(names, _module_on_each(), "installing")
-    hosts, sources = inventory.chosen(names), request.sources()
-    looked = fanout.on_each(hosts, lambda one: _plan_for(request, sources, one), "looking")
-    plans = {outcome.host: outcome.result for outcome in looked if outcome.result}
+    hosts = inventory.chosen(names)
+    looked = fanout.on_each(hosts, lambda one: _seed_of(request, one), "looking")
+    seeds = {outcome.host: outcome.result for outcome in looked if outcome.result}
+    sources = request.sources() if seeds else None
+    plans = {host: request.plan(sources, seed) for host, seed in seeds.items()}
     kernels = {key: build.packages(plan, request.jobs or None) for key, plan in _distinct(plans)}
     tool = package.tool()
 
@@ -92,11 +93,12 @@ def build_kernel(request: Request, names: Sequence[str]) -> int:
     return _tell(sorted((*failed, *done), key=lambda outcome: hosts.index(outcome.host)))
 
 
-def _plan_for(request: Request, sources: Source, remote: Remote) -> Plan:
-    """What is to be built for a host, if nothing is in the way there."""
+def _seed_of(request: Request, remote: Remote) -> Seed:
+    """What a host's kernel is grown from, if nothing is in the way there; an empty one where the
+    configuration is not the host's."""
     facts = _ready(remote, preflight.FOR_KERNEL)
-    of_host = not versions.flavour(request.config, sources.series.name).base
-    return request.plan(sources, boot.seed(remote, facts) if of_host else None)
+    of_host = not versions.flavour(request.config, request.series).base
+    return boot.seed(remote, facts) if of_host else Seed("")
 
 
 def _distinct(plans: Mapping[Host, Plan]) -> Iterable[tuple[str, Plan]]:

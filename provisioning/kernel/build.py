@@ -114,7 +114,7 @@ def plan(
     chosen = sources or locate(series)
     how = versions.flavour(flavour, series)
     if not how.base:
-        if seed is None:
+        if seed is None or not seed.config:
             raise UsageError(
                 f"the configuration {flavour} is that of a host", hint="add --host, or take another"
             )

@@ -184,6 +184,13 @@ def test_what_would_be_done(fleet: Fleet) -> None:
     assert "rights" in bad["plain"]
 
 
+def test_nothing_is_built_for_a_host_that_is_not_ready(fleet: Fleet) -> None:
+    done = fleet.invoke("build-kernel", "--kernel", "6.1", "--source", "debian", "--host", "one")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "one is not ready" in done.stderr and "there is no GRUB" in done.stderr
+    assert "building" not in done.stderr and "fetching" not in done.stderr
+
+
 def test_nothing_is_in_the_way(stock: Fleet) -> None:
     words = ("build-kernel", "--dry-run", "--kernel", "6.1", "--source", "debian")
     done = stock.invoke(*words, "--host", STOCK)
