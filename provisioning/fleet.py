@@ -147,11 +147,11 @@ def _ready(remote: Remote, checks: Sequence[preflight.Check]) -> Facts:
 
 
 def _verify_on_trial(remote: Remote, facts: Facts) -> None:
-    """Or go back at once, without waiting for the end of the trial."""
+    """Or go back at once."""
     try:
         _verify(remote, facts)
     except HostFailed as error:
-        runs = boot.reboot(remote, facts, boot.BOOT_TIMEOUT)
+        runs = boot.give_up(remote, facts)
         raise HostFailed(
             error.what, f"{runs} runs there again", error.hint, log=error.log
         ) from None

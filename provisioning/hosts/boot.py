@@ -47,7 +47,7 @@ def keep(remote: Remote, facts: Facts, modules: Sequence[str] = ()) -> None:
 def try_once(remote: Remote, facts: Facts, release: str) -> None:
     """Reboot into this kernel. HostFailed if another one comes up, which is the one before."""
     _boot(remote, facts, "try", release, str(TRIAL))
-    runs = reboot(remote, facts, TRIAL + 2 * BOOT_TIMEOUT)
+    runs = _reboot(remote, facts, TRIAL + 2 * BOOT_TIMEOUT)
     if runs != release:
         _boot(remote, facts, "forget")
         raise HostFailed(
@@ -63,6 +63,13 @@ def confirm(remote: Remote, facts: Facts, release: str) -> None:
     _boot(remote, facts, "confirm", release)
 
 
+def give_up(remote: Remote, facts: Facts) -> str:
+    """End a trial before its time; the release of the kernel from before, which runs then."""
+    runs = _reboot(remote, facts, BOOT_TIMEOUT)
+    _boot(remote, facts, "forget")
+    return runs
+
+
 def go_back(remote: Remote, facts: Facts) -> str:
     """Have the kernel from before us run, and be the default; what was done, in a few words."""
     before = facts.one("kernel_before")
@@ -72,7 +79,7 @@ def go_back(remote: Remote, facts: Facts) -> str:
     _boot(remote, facts, "forget")
     if facts.one("release") == before:
         return f"{before} runs"
-    runs = reboot(remote, facts, BOOT_TIMEOUT)
+    runs = _reboot(remote, facts, BOOT_TIMEOUT)
     if runs != before:
         raise HostFailed(
             f"{remote.host.name}: {runs} came up, not {before}",
@@ -87,7 +94,7 @@ def restore(remote: Remote, facts: Facts) -> None:
     _boot(remote, facts, "restore")
 
 
-def reboot(remote: Remote, facts: Facts, timeout: float) -> str:
+def _reboot(remote: Remote, facts: Facts, timeout: float) -> str:
     """Reboot, and the release of the kernel that came up; ``timeout`` in seconds."""
     remote.reboot(facts.as_root, timeout)
     return remote.run(["uname", "-r"]).stdout.strip()

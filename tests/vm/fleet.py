@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,13 @@ class Fleet:
         )
 
     @classmethod
-    def of_one(cls, machine: machines.Machine, cache: Path) -> Fleet:
-        """A machine of ours, by its name."""
-        own = {"GS_SSH_CONFIG": str(machine.ssh_config), "GS_CACHE": str(cache)}
+    def of(cls, up: Sequence[machines.Machine], cache: Path) -> Fleet:
+        """Machines of ours, by their names."""
+        own = {"GS_SSH_CONFIG": str(up[0].ssh_config), "GS_CACHE": str(cache)}
+        if len(up) > 1:
+            together = up[0].folder / "ssh_config-all"
+            together.write_text("".join(one.ssh_config.read_text() for one in up))
+            own["GS_SSH_CONFIG"] = str(together)
         return cls({**os.environ, **own}, cache)
 
     def log_of(self, name: str) -> str:

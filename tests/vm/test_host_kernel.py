@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,24 +37,35 @@ class Target:
     def release(self) -> str:
         return self.machine.run(["uname", "-r"]).stdout.strip()
 
-    def stands(self) -> dict[str, str]:
-        done = self.fleet.invoke("status", "--host", self.name, "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        (row,) = json.loads(done.stdout)
-        return dict(row)
+    def state(self) -> str:
+        return state_of(self.machine)
+
+
+@contextmanager
+def targets(series: str, count: int) -> Iterator[list[Target]]:
+    """Hosts that are alike, all behind one ssh_config."""
+    names = [f"tests-kernel-{series}-{os.getpid()}-{number}" for number in range(count)]
+    words = ("build-kernel", "--kernel", series, "--source", sources_of(series), "--config", "host")
+    base = disk.of_host()
+    try:
+        up = [machines.up(base / image.KERNEL, name, base=base) for name in names]
+        fleet = Fleet.of(up, config.cache_dir())
+        yield [Target(one, fleet, words) for one in up]
+    finally:
+        for name in names:
+            machines.down(name)
 
 
 @pytest.fixture(params=chosen_series())
 def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    series = request.param
-    name = f"tests-kernel-{series}-{os.getpid()}"
-    words = ("build-kernel", "--kernel", series, "--source", sources_of(series), "--config", "host")
-    base = disk.of_host()
-    try:
-        machine = machines.up(base / image.KERNEL, name, base=base)
-        yield Target(machine, Fleet.of_one(machine, config.cache_dir()), (*words, "--host", name))
-    finally:
-        machines.down(name)
+    with targets(request.param, 1) as (one,):
+        yield replace(one, words=(*one.words, "--host", one.name))
+
+
+@pytest.fixture(params=chosen_series())
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Target, Target]]:
+    with targets(request.param, 2) as (first, second):
+        yield first, second
 
 
 #: Options that make a kernel of no use, by what it does then.
@@ -76,28 +88,39 @@ WantedBy=multi-user.target
 """
 
 
-def test_there_and_back(target: Target) -> None:
-    """From the stock kernel to verified, by one command, and all the way back."""
-    stock, before = target.release(), state_of(target.machine)
-    done = target.fleet.invoke(*target.words, timeout=DEADLINE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    ours = target.release()
-    assert f"{ours} verified, and the default" in done.stdout
-    assert ours.startswith(target.words[2] + ".") and "-gs-" in ours
-    assert target.stands()["gs"] == "builtin"
+#: What makes verify fail, and does no harm to another kernel.
+OFF = 'echo "-vm.graceful_shutdown_enabled=0" >/etc/sysctl.d/99-off.conf'
 
-    done = target.fleet.invoke(*target.words, timeout=DEADLINE)
+
+def test_there_and_back(pair: tuple[Target, Target]) -> None:
+    """Two at once, from the stock kernel, by one command: the good one runs ours and is verified,
+    the other one runs what it ran; and all the way back."""
+    good, bad = pair
+    assert bad.machine.run(["sh", "-c", OFF]).returncode == 0
+    stock, before = good.release(), (good.state(), bad.state())
+    hosts = ("--host", good.name, "--host", bad.name)
+    done = good.fleet.invoke(*good.words, *hosts, timeout=DEADLINE)
+    assert done.returncode == 3, done.stdout + done.stderr
+    ours = good.release()
+    assert ours.startswith(good.words[2] + ".") and "-gs-" in ours
+    assert f"{ours} verified, and the default" in done.stdout
+    assert f"{bad.name} is not verified: {stock} runs there again" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(f"--host={bad.name}")
+    stand = json.loads(good.fleet.invoke("status", *hosts, "--json").stdout)
+    assert [(row["kernel"], row["gs"]) for row in stand] == [(ours, "builtin"), (stock, "none")]
+
+    done = good.fleet.invoke(*good.words, "--host", good.name, timeout=DEADLINE)
     assert done.returncode == 0 and "nothing to do; verified" in done.stdout, (
         done.stdout + done.stderr
     )
 
-    done = target.fleet.invoke("rollback", "--host", target.name, timeout=DEADLINE)
+    done = good.fleet.invoke("rollback", "--host", good.name, timeout=DEADLINE)
     assert done.returncode == 0 and f"back on {stock}" in done.stdout, done.stdout + done.stderr
-    assert target.release() == stock
+    assert good.release() == stock
 
-    done = target.fleet.invoke("uninstall", "--host", target.name, timeout=DEADLINE)
+    done = good.fleet.invoke("uninstall", *hosts, timeout=DEADLINE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert state_of(target.machine) == before
+    assert (good.state(), bad.state()) == before
 
 
 def refused(target: Target, *words: str, trial: int) -> str:
@@ -117,11 +140,12 @@ def refused(target: Target, *words: str, trial: int) -> str:
     return done.stderr
 
 
-#: Each takes minutes: one of them every time, the others with GS_BAD_KERNELS.
+#: Each takes minutes.
 thorough = pytest.mark.skipif("GS_BAD_KERNELS" not in os.environ, reason="GS_BAD_KERNELS: minutes")
 
 
-@pytest.mark.parametrize("bad", ["has no network", pytest.param("panics", marks=thorough)])
+@thorough
+@pytest.mark.parametrize("bad", BAD)
 def test_a_bad_kernel(target: Target, tmp_path: Path, bad: str) -> None:
     """The machine comes back by itself, on the kernel before."""
     fragment = tmp_path / "bad.config"

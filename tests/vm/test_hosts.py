@@ -98,7 +98,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     base = disk.of_host()
     try:
         machine = machines.up(base / image.KERNEL, STOCK, base=base)
-        yield Fleet.of_one(machine, tmp_path_factory.mktemp("stock"))
+        yield Fleet.of([machine], tmp_path_factory.mktemp("stock"))
     finally:
         machines.down(STOCK)
 
@@ -202,7 +202,7 @@ def test_nothing_is_in_the_way(stock: Fleet) -> None:
 def test_a_host_is_verified(machine: machines.Machine, tmp_path: Path) -> None:
     """One with gs in its kernel, seen to run a handler; and nothing of ours is left there."""
     before = machine.run(["ls", "-A", "/root"]).stdout
-    fleet = Fleet.of_one(machine, tmp_path)
+    fleet = Fleet.of([machine], tmp_path)
     done = fleet.invoke("verify", "--host", machine.name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[1].split() == [machine.name, "verified"]
@@ -222,7 +222,7 @@ def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
     base = disk.of_host()
     try:
         machine = machines.up(base / image.KERNEL, name, base=base)
-        fleet = Fleet.of_one(machine, tmp_path)
+        fleet = Fleet.of([machine], tmp_path)
         before = state_of(machine)
         words = ("build-kernel", "--module", "--host", name)
         assert fleet.invoke(*words, "--dry-run").returncode == 0
