@@ -1,7 +1,7 @@
 #!/bin/sh
 # What this machine boots next, and from then on. As root: boot.sh COMMAND [ARGUMENT...]
-#   keep MODULE...         what runs now is the default, whatever is installed from now on; the
-#                          modules are written down as those that were loaded
+#   keep [MODULE...]       what runs now is the default, whatever is installed from now on; the
+#                          modules, or those that are loaded, are written down
 #   try RELEASE SECONDS    boot this kernel once; it reboots by itself where nobody confirms it in time
 #   forget                 no kernel is on trial any more
 #   confirm RELEASE        neither is this one: it is the default
@@ -43,11 +43,13 @@ default() { # RELEASE
   [ "$(saved_entry)" = "$entry" ] || fail "GRUB's default could not be set in $GRUB/grubenv"
 }
 
-keep() { # MODULE...
+keep() { # [MODULE...]
   [ ! -e "$UNIT_FILE" ] || ! systemctl is-active --quiet "$UNIT" ||
     fail "Linux $(uname -r) is on trial here: confirm it, or wait until it has gone"
   if [ ! -e "$BEFORE" ]; then
     mkdir -p "$STATE"
+    # shellcheck disable=SC2046
+    [ $# -gt 0 ] || set -- $(lsmod | sed 1d | cut -d' ' -f1 | sort)
     printf '%s\n' "$@" >"$MODULES"
     printf 'release=%s\nsaved_entry=%s\n' "$(uname -r)" "$(saved_entry)" >"$BEFORE.part"
     mv "$BEFORE.part" "$BEFORE"

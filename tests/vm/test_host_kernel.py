@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from provisioning import config
+from provisioning.errors import ProvisioningError
 from provisioning.vm import disk, image, machines
 from tests.kernels import chosen_series, sources_of
 from tests.vm.fleet import Fleet, state_of
@@ -180,3 +182,52 @@ def test_a_kernel_that_hangs_with_a_watchdog(target: Target) -> None:
     script = f'printf "%s" "$1" >{unit}; systemctl enable --quiet stops-init'
     assert target.machine.run(["sh", "-c", script, "sh", STOPS_INIT]).returncode == 0
     refused(target, trial=1200)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is cut short, by a line of the host's log, and whether the host's power is, too."""
+
+    line: str
+    power: bool = False
+
+
+CUTS = {
+    "while it installs": Cut("apt-get -y"),
+    "while it reboots": Cut("systemctl --no-block reboot"),
+    "the power, while it installs": Cut("apt-get -y", power=True),
+}
+
+
+@thorough
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_cut_short(target: Target, cut: Cut) -> None:
+    """The next run comes to the end."""
+    stock = target.release()
+    done = subprocess.Popen(
+        target.fleet.command(*target.words), env=target.fleet.environment, cwd=config.REPO
+    )
+    wait_until(lambda: cut.line in target.fleet.log_of(target.name))
+    if cut.power:
+        time.sleep(10)  # in the middle of it, wherever that is
+        machines.power_cycle(target.name)
+    done.kill()
+    done.wait()
+    if cut.line.endswith("reboot"):
+        wait_until(lambda: target.release() not in ("", stock))
+    elif cut.power:
+        wait_until(lambda: target.release() == stock)
+    again = target.fleet.invoke(*target.words, timeout=DEADLINE)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"{target.release()} verified, and the default" in again.stdout
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    for _ in range(DEADLINE):
+        try:
+            if reached():
+                return
+        except (ValueError, ProvisioningError):
+            pass  # no log yet, or a machine that does not answer
+        time.sleep(1)
+    pytest.fail("what was waited for did not come")
