@@ -459,7 +459,9 @@ def killed_together(where: Hierarchy) -> list[str]:
 
 
 def stale(parent: str) -> list[str]:
-    """Groups of ours in ``parent`` whose process is gone and that nobody is in."""
+    """Groups of ours in ``parent`` whose process is gone, that nobody is in, and nobody watches."""
+    from .runfile import lasts
+
     try:
         names = sorted(name for name in os.listdir(parent) if name.startswith(PREFIX))
     except OSError:
@@ -469,7 +471,8 @@ def stale(parent: str) -> list[str]:
         pid = name[len(PREFIX) :].partition("-")[0]
         # A group whose maker still runs may be about to be entered. Ours is not made yet.
         done = pid == str(os.getpid()) or not os.path.exists(f"/proc/{pid}")
-        if done and not read_file(f"{parent}/{name}/cgroup.procs"):
+        # Guards look into a group after its end, for what it was that ended it.
+        if done and not lasts(pid) and not read_file(f"{parent}/{name}/cgroup.procs"):
             paths.append(f"{parent}/{name}")
     return paths
 

@@ -132,7 +132,7 @@ def _is_free(run: RunFile) -> bool:
     return run.exists()
 
 
-def lasts(pid: int) -> bool:
+def lasts(pid: int | str) -> bool:
     """Whether a run of this process is not over yet."""
     try:
         names = os.listdir(run_directory())

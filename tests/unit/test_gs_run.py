@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from gs import backends, cgroup, runner
+from gs import backends, cgroup, runfile, runner
 from gs.backends import kernel
 from gs.errors import GsError, NotSupported
+from gs.procfile import Entry
 from gs.scope import scoped_command
 from tests.unit.gs_support import (
     FEATURES,
@@ -639,6 +640,28 @@ def test_prog_has_a_memory_cgroup_of_its_own(procfs: Path) -> None:
     assert limit == 50 << 20
     cgroup.sweep(parent)
     assert cgroup.stale(parent) == []
+
+
+@root_only
+def test_a_group_that_guards_look_into_is_left_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last process has ended, and they do not know by what yet: a kill was told as `gone`."""
+    needs_own_group()
+    monkeypatch.setenv("GS_RUN_DIRECTORY", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    group = Path(cgroup.parent_for_child(cgroup.require()), f"{cgroup.PREFIX}{ended.pid}")
+    group.mkdir()
+    run = runfile.create("cgroup1", str(group), Entry(ended.pid, ("/bin/true",)))
+    try:
+        cgroup.sweep(str(group.parent))
+        assert group.exists()
+    finally:
+        run.remove()
+        run.close()
+        cgroup.sweep(str(group.parent))
+    assert not group.exists()
 
 
 @root_only
