@@ -33,6 +33,9 @@ from provisioning.hosts.inventory import Host
 #: Seconds until a host must have answered.
 CONNECT_TIMEOUT = 20
 
+#: Seconds between two signs of life that a host is asked for.
+_KEEPALIVE = 15
+
 #: Seconds for a command, unless it is given others.
 TIMEOUT = 120.0
 
@@ -124,7 +127,7 @@ class Remote:
             self._connection.close()
             try:
                 self._connection = _connection(self.host)
-                self._connection.open()
+                _open(self._connection)
                 if self._boot_id() != before:
                     return
             except Exception as error:  # of all the ways to be down, none is final
@@ -136,7 +139,8 @@ class Remote:
         )
 
     def _boot_id(self) -> str:
-        return self.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout
+        words = ["cat", "/proc/sys/kernel/random/boot_id"]
+        return self.run(words, timeout=CONNECT_TIMEOUT).stdout
 
     def close(self) -> None:
         """End the connection, and with it whatever waits for it."""
@@ -163,7 +167,7 @@ def connected(host: Host, log: Path) -> Iterator[Remote]:
     remote = Remote(host, connection, log)
     remote.note(f"# {time.strftime('%F %T')} {host.name}")
     try:
-        connection.open()
+        _open(connection)
     except Exception as error:
         why, hint = _explained(host, connection, error)
         remote.note(why)
@@ -186,6 +190,14 @@ def connection_to(name: str, ssh_config: Path | str | None = None) -> fabric.Con
     connection = fabric.Connection(name, config=config, connect_timeout=CONNECT_TIMEOUT)
     _verify_host_keys(connection)
     return connection
+
+
+def _open(connection: fabric.Connection) -> None:
+    """Connect, so that the end of a host that says nothing more is noticed, too: it may have hung,
+    or have been reset. paramiko by itself waits for an hour for a new channel."""
+    connection.open()
+    connection.transport.set_keepalive(_KEEPALIVE)
+    connection.transport.channel_timeout = CONNECT_TIMEOUT
 
 
 def _verify_host_keys(connection: fabric.Connection) -> None:
