@@ -13,7 +13,7 @@ from tests.guest import splats
 #: ABI that the library speaks.
 ABI = "1"
 
-SCOPE = "systemd-run --quiet --scope -p MemoryMax=64M -p MemorySwapMax=0"
+SCOPE = "systemd-run --quiet --collect --scope -p MemoryMax=64M -p MemorySwapMax=0"
 
 
 def features_of(host: Host) -> dict[str, str]:

@@ -201,13 +201,14 @@ def test_nothing_is_in_the_way(stock: Fleet) -> None:
 
 def test_a_host_is_verified(machine: machines.Machine, tmp_path: Path) -> None:
     """One with gs in its kernel, seen to run a handler; and nothing of ours is left there."""
-    before = machine.run(["ls", "-A", "/root"]).stdout
+    left = "ls -A /root; systemctl list-units --failed --plain --no-legend"
+    before = machine.run(["sh", "-c", left]).stdout
     fleet = Fleet.of([machine], tmp_path)
     done = fleet.invoke("verify", "--host", machine.name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[1].split() == [machine.name, "verified"]
     assert "6 passed" in fleet.log_of(machine.name)
-    assert machine.run(["ls", "-A", "/root"]).stdout == before
+    assert machine.run(["sh", "-c", left]).stdout == before
 
 
 def test_a_stock_host_is_not(stock: Fleet) -> None:
