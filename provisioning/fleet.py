@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from gs.doctor import report
 from gs.finding import BAD, Finding
 from provisioning import commands, frontend, package
 from provisioning.config import REPO
-from provisioning.errors import HostFailed, ProvisioningError
+from provisioning.errors import BuildFailed, HostFailed, ProvisioningError
 from provisioning.errors import report as error_report
 from provisioning.frontend import Request
 from provisioning.hosts import boot, fanout, install, inventory, preflight
@@ -81,7 +81,7 @@ def build_kernel(request: Request, names: Sequence[str]) -> int:
     seeds = {outcome.host: outcome.result for outcome in looked if outcome.result}
     sources = request.sources() if seeds else None
     plans = {host: request.plan(sources, seed) for host, seed in seeds.items()}
-    kernels = {key: build.packages(plan, request.jobs or None) for key, plan in _distinct(plans)}
+    kernels, unbuilt = _built(plans.values(), request.jobs or None)
     tool = package.tool()
 
     def put(remote: Remote) -> str:
@@ -89,7 +89,13 @@ def build_kernel(request: Request, names: Sequence[str]) -> int:
         return _put_kernel(remote, kernels[plan.image_key], tool, plan.flavour.seed)
 
     failed = [Outcome[str](one.host, error=one.error) for one in looked if one.error]
-    done = fanout.on_each(list(plans), put, "installing") if plans else []
+    failed += [
+        Outcome(host, error=unbuilt[plan.image_key])
+        for host, plan in plans.items()
+        if plan.image_key in unbuilt
+    ]
+    good = [host for host, plan in plans.items() if plan.image_key in kernels]
+    done = fanout.on_each(good, put, "installing") if good else []
     return _tell(sorted((*failed, *done), key=lambda outcome: hosts.index(outcome.host)))
 
 
@@ -97,13 +103,24 @@ def _seed_of(request: Request, remote: Remote) -> Seed:
     """What a host's kernel is grown from, if nothing is in the way there; an empty one where the
     configuration is not the host's."""
     facts = _ready(remote, preflight.FOR_KERNEL)
-    of_host = not versions.flavour(request.config, request.series).base
-    return boot.seed(remote, facts) if of_host else Seed("")
+    how = versions.flavour(request.config, request.series)
+    if facts.one("machine") != how.arch.machine:
+        why = f"it is of {facts.one('machine')}, and {how.name} of {how.arch.machine}"
+        raise HostFailed(f"{remote.host.name} cannot run this kernel", why)
+    return Seed("") if how.base else boot.seed(remote, facts)
 
 
-def _distinct(plans: Mapping[Host, Plan]) -> Iterable[tuple[str, Plan]]:
-    """Hosts that are alike share a build."""
-    return {plan.image_key: plan for plan in plans.values()}.items()
+def _built(
+    plans: Iterable[Plan], jobs: int | None
+) -> tuple[dict[str, KernelPackages], dict[str, BuildFailed]]:
+    """What was built, and what could not be, by keys; hosts that are alike share a build."""
+    kernels, failed = {}, {}
+    for key, plan in {plan.image_key: plan for plan in plans}.items():
+        try:
+            kernels[key] = build.packages(plan, jobs)
+        except BuildFailed as error:
+            failed[key] = error
+    return kernels, failed
 
 
 def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed | None) -> str:
@@ -111,7 +128,9 @@ def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed |
     facts = preflight.gather(remote)
     runs = facts.one("release") == kernel.release
     if runs and not facts.one("trial"):
-        return f"nothing to do; {_verify(remote, facts)}"
+        said = _verify(remote, facts)
+        boot.confirm(remote, facts, kernel.release)  # somebody may have chosen it in the menu
+        return f"nothing to do; {said}"
     if not runs:
         boot.keep(remote, facts, seed.modules.split() if seed else ())
         # What they depend on is to be found on a host that builds modules, without any network.

@@ -26,14 +26,15 @@ BOOT_TIMEOUT = 600.0
 
 _TIMEOUT = 300.0
 
-#: Under our kernel it would be others; see boot.sh.
+#: What boot.sh keeps of the kernel from before; under ours, modules would be others.
+_CONFIG = "/var/lib/gs-oom/config-before"
 _MODULES = "cat /var/lib/gs-oom/modules-before 2>/dev/null || lsmod | sed 1d | cut -d' ' -f1 | sort"
 
 
 def seed(remote: Remote, facts: Facts) -> Seed:
     """What its kernel was like before ours, from which ours may be grown; HostFailed."""
-    release = facts.one("kernel_before") or facts.one("release")
-    config = remote.run([*facts.as_root, "cat", f"/boot/config-{release}"])
+    script = f"cat {_CONFIG} 2>/dev/null || cat /boot/config-$(uname -r)"
+    config = remote.run([*facts.as_root, "sh", "-c", script])
     modules = remote.run(["sh", "-c", _MODULES])
     return Seed(config.stdout, modules.stdout)
 
@@ -72,11 +73,9 @@ def give_up(remote: Remote, facts: Facts) -> str:
 
 def go_back(remote: Remote, facts: Facts) -> str:
     """Have the kernel from before us run, and be the default; what was done, in a few words."""
-    before = facts.one("kernel_before")
-    if not before:
+    if not facts.one("kernel_before"):
         return "nothing to do"
-    _boot(remote, facts, "default", before)
-    _boot(remote, facts, "forget")
+    before = _boot(remote, facts, "back").splitlines()[-1]
     if facts.one("release") == before:
         return f"{before} runs"
     runs = _reboot(remote, facts, BOOT_TIMEOUT)
@@ -100,10 +99,11 @@ def _reboot(remote: Remote, facts: Facts, timeout: float) -> str:
     return remote.run(["uname", "-r"]).stdout.strip()
 
 
-def _boot(remote: Remote, facts: Facts, *words: str) -> None:
-    script = _SCRIPT.read_text()
-    remote.run(
-        [*facts.as_root, "sh", "-c", script, "boot.sh", *words],
+def _boot(remote: Remote, facts: Facts, *words: str) -> str:
+    """Run the script there; what it printed."""
+    done = remote.run(
+        [*facts.as_root, "sh", "-c", _SCRIPT.read_text(), "boot.sh", *words],
         timeout=_TIMEOUT,
         shown=" ".join(["boot.sh", *words]),
     )
+    return done.stdout

@@ -5,15 +5,18 @@
 #   try RELEASE SECONDS    boot this kernel once; it reboots by itself where nobody confirms it in time
 #   forget                 no kernel is on trial any more
 #   confirm RELEASE        neither is this one: it is the default
-#   default RELEASE        it is the default
+#   back                   the kernel from before the first `keep` is the default, or, where it has been
+#                          removed, the newest one that is not ours; says which
 #   restore                as it was before the first `keep`
 # Kept with boot.py, which runs it.
 set -eu
+umask 022
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 STATE=/var/lib/gs-oom
 BEFORE=$STATE/boot-before
 MODULES=$STATE/modules-before
+CONFIG=$STATE/config-before
 CHOICE=/etc/default/grub.d/zz-gs-oom.cfg
 UNIT=gs-oom-trial.service
 UNIT_FILE=/etc/systemd/system/$UNIT
@@ -24,15 +27,22 @@ GRUB=/boot/grub
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 saved_entry() { grub-editenv "$GRUB/grubenv" list | sed -n 's/^saved_entry=//p'; }
 
-# By its id, below the ids of the menus that it is in: titles and places change.
-entry_of() { # RELEASE
-  entry=$(awk -v wanted="gnulinux-$1-advanced-" -v mark="menuentry_id_option '" '
+# Releases in the menu, each with its entry's id below the ids of the menus that it is in: titles and
+# places change.
+entries() {
+  awk -v mark="menuentry_id_option '" '
     { id = "" }
-    i = index($0, mark) { id = substr($0, i + length(mark)); sub(/\x27.*/, "", id) }
+    i = index($0, mark) { id = substr($0, i + length(mark)); sub(/\047.*/, "", id) }
     /^submenu / { menu = id ">" }
     /^}/ { menu = "" }
-    $1 == "menuentry" && index(id, wanted) == 1 { print menu id; exit }
-  ' "$GRUB/grub.cfg")
+    $1 == "menuentry" && match(id, /^gnulinux-.*-advanced-/) {
+      print substr(id, 10, RLENGTH - 19), menu id
+    }
+  ' "$GRUB/grub.cfg"
+}
+
+entry_of() { # RELEASE
+  entry=$(entries | awk -v release="$1" '$1 == release { print $2; exit }')
   [ -n "$entry" ] || fail "GRUB's menu has no entry for Linux $1"
   printf '%s\n' "$entry"
 }
@@ -46,8 +56,10 @@ default() { # RELEASE
 keep() { # [MODULE...]
   [ ! -e "$UNIT_FILE" ] || ! systemctl is-active --quiet "$UNIT" ||
     fail "Linux $(uname -r) is on trial here: confirm it, or wait until it has gone"
+  entry_of "$(uname -r)" >/dev/null
   if [ ! -e "$BEFORE" ]; then
     mkdir -p "$STATE"
+    cp "/boot/config-$(uname -r)" "$CONFIG"
     # shellcheck disable=SC2046
     [ $# -gt 0 ] || set -- $(lsmod | sed 1d | cut -d' ' -f1 | sort)
     printf '%s\n' "$@" >"$MODULES"
@@ -87,15 +99,29 @@ END
   sync
 }
 
+back() {
+  release=$(sed -n 's/^release=//p' "$BEFORE")
+  if ! (entry_of "$release") >/dev/null 2>&1; then
+    release=$(entries | awk '$1 !~ /-gs-/ { print $1; exit }')
+    [ -n "$release" ] || fail "there is no kernel but ours: install the distribution's"
+  fi
+  default "$release"
+  forget
+  printf '%s\n' "$release"
+}
+
 forget() {
   [ -e "$UNIT_FILE" ] || return 0
+  grub-editenv "$GRUB/grubenv" unset next_entry
   systemctl disable --quiet --now "$UNIT"
   rm -f "$UNIT_FILE" "$WATCHDOG"
   rmdir "${WATCHDOG%/*}" 2>/dev/null || true
   systemctl daemon-reload
 }
 
+# In this order: where it is cut short nothing reboots a kernel that is the default.
 confirm() { # RELEASE
+  [ ! -e "$UNIT_FILE" ] || systemctl disable --quiet --now "$UNIT"
   default "$1"
   forget
 }
@@ -108,7 +134,7 @@ restore() {
   if [ -n "$old" ]; then grub-set-default "$old"; else grub-editenv "$GRUB/grubenv" unset saved_entry; fi
   grub-editenv "$GRUB/grubenv" unset next_entry
   update-grub
-  rm -f "$BEFORE" "$MODULES"
+  rm -f "$BEFORE" "$MODULES" "$CONFIG"
   rmdir "$STATE" 2>/dev/null || true
 }
 

@@ -45,13 +45,14 @@ def module(remote: Remote, facts: Facts, debs: Sequence[Path]) -> str:
 
 
 def packages(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
-    """Install these packages, where the last ones installed were others."""
-    if _installed(remote) != _named(debs):
+    """Install these packages, unless they are."""
+    if _installed(remote) != _named(debs) or not _are_there(remote, debs):
         _install(remote, facts, debs)
 
 
 def remove(remote: Remote, facts: Facts) -> str:
     """Purge our packages, which unloads the module, and what was uploaded."""
+    _shell(remote, f'rm -f "{_UPLOADS}/{_MARK}"')
     listed = remote.run(["dpkg-query", "-W", "-f", "${Package}\n", *PACKAGES], check=False)
     there = listed.stdout.split()
     if there:
@@ -78,6 +79,13 @@ def _apt(remote: Remote, facts: Facts, *words: str) -> None:
 def _installed(remote: Remote) -> str:
     """The mark of what was installed last."""
     return _shell(remote, f'cat "{_UPLOADS}/{_MARK}" 2>/dev/null || true')
+
+
+def _are_there(remote: Remote, debs: Sequence[Path]) -> bool:
+    """Whether packages of these names are, whoever installed them, or removed them since."""
+    names = [deb.name.partition("_")[0] for deb in debs]
+    words = ["dpkg-query", "-W", "-f", "${db:Status-Status}\n", *names]
+    return remote.run(words, check=False).stdout.split() == ["installed"] * len(names)
 
 
 def _named(debs: Sequence[Path]) -> str:

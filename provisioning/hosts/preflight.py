@@ -122,7 +122,10 @@ def _loader(facts: Facts) -> Iterator[Finding]:
                       "install grub-pc or grub-efi")  # fmt: skip
         return
     where, layers = facts.one("grub_fs"), facts.one("grub_abstraction").split()
-    if layers or where in _READ_ONLY_FS:
+    if not where:
+        yield Finding("loader", BAD, f"it is not to be found out where {facts.one('grub')} lies",
+                      "see what grub-probe says there, as root")  # fmt: skip
+    elif layers or where in _READ_ONLY_FS:
         text = f"GRUB cannot write where {facts.one('grub')} is ({', '.join([*layers, where])})"
         yield Finding("loader", BAD, f"{text}: it would try a new kernel again and again",
                       "have /boot on a partition of its own, with ext4")  # fmt: skip

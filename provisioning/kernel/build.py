@@ -161,6 +161,7 @@ def packages(wanted: Plan, jobs: int | None = None) -> KernelPackages:
 
     def make(part: Path) -> None:
         with working_copy(named) as place:
+            _look_for_packagers(place / "linux")
             _compile(named, place, jobs)
             _package(named, place, part)
 
@@ -349,12 +350,18 @@ def _collect(wanted: Plan, tree: Path, part: Path) -> None:
     (part / "facts.json").write_text(json.dumps(facts, indent=2))
 
 
+def _look_for_packagers(tree: Path) -> None:
+    """What this tree's bindeb-pkg takes, before an hour is spent in compiling."""
+    commands.which_or_hint("dpkg-buildpackage", "dpkg-dev")
+    if (tree / "scripts/package/debian/rules").exists():  # in 6.12, not in 6.1
+        commands.which_or_hint("dh_listpackages", "debhelper")
+    if "Rules-Requires-Root: no" not in (tree / "scripts/package/mkdebian").read_text():  # 5.4
+        commands.which_or_hint("fakeroot", "fakeroot")
+
+
 def _package(wanted: Plan, place: Path, part: Path) -> None:
     """The tree's own packages, moved there. They are left beside the tree, where others of another
     name may lie."""
-    commands.which_or_hint("dpkg-buildpackage", "dpkg-dev")
-    if (place / "linux/scripts/package/debian/rules").exists():  # in 6.12, not in 6.1
-        commands.which_or_hint("dh_listpackages", "debhelper")
     log = place / "package.log"
     log.unlink(missing_ok=True)
     for old in place.glob("*.deb"):

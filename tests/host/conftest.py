@@ -22,13 +22,15 @@ TOOLS = ("oom_condition_creator", "write_file")
 @pytest.fixture(scope="module")
 def tools(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A directory on the host, for the length of the tests, with our test programs."""
-    folder = host.check_output('mktemp -d "$HOME/.gs-verify-XXXXXX"')
     name = os.environ.get("GS_HOST") or host.backend.get_hostname()
     programs = payload.programs()
-    try:
-        with connected(Named(name), tmp_path_factory.mktemp("log") / "host.log") as remote:
+    with connected(Named(name), tmp_path_factory.mktemp("log") / "host.log") as remote:
+        # By who connects, who may be somebody else than who runs the checks: files are his.
+        made = remote.run(["sh", "-c", 'mktemp -d "$HOME/.gs-verify-XXXXXX"'])
+        folder = made.stdout.strip()
+        try:
             for tool in TOOLS:
                 remote.put(programs / tool, Path(folder, tool), mode=0o755)
-        yield folder
-    finally:
-        host.run(f"rm -r {folder}")
+            yield folder
+        finally:
+            host.run(f"rm -r {folder}")

@@ -75,6 +75,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Target, Target]]:
 BAD = {
     "panics": 'CONFIG_CMDLINE_BOOL=y\nCONFIG_CMDLINE="rdinit=/no/such/init"\n',
     "has no network": "# CONFIG_VIRTIO_NET is not set\n",
+    "does not see its disk": "# CONFIG_VIRTIO_BLK is not set\n",
 }
 
 #: One that begins with a program that waits for ever, before anything watches over it.
