@@ -356,6 +356,7 @@ CTRL_C_BEFORE_POLL = """\
 #define _GNU_SOURCE
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 
 int poll(struct pollfd *files, nfds_t count, int timeout)
 {
