@@ -152,7 +152,9 @@ def test_drain(connection: fabric.Connection) -> None:
     assert "8002" * 5 in "".join(port for port, _ in found)
     # It said itself that it drains, and was not found dead.
     said(connection, "journalctl --unit haproxy --grep 'app/one is DOWN.* code: 503'")
-    assert events(connection, r"/system\.slice/.*app@8001.*")[:2] == ["grace", "done"]
+    # The restart that the handler asks for last may be quicker than its own end.
+    first, second = events(connection, r"/system\.slice/.*app@8001.*")[:2]
+    assert first == "grace" and second in ("done", "gone")
     assert said(connection, "systemctl is-active app@8001; ls /run/app-8001") == "active\n"
     assert events(connection, r"/system\.slice/.*app@8002.*") == []
 
