@@ -37,7 +37,6 @@ for folder in /boot/grub /boot/grub2; do
   say grub_abstraction "$(as_root grub-probe --target=abstraction "$folder" 2>/dev/null | tr '\n' ' ')"
   say grub_fs "$(as_root grub-probe --target=fs "$folder" 2>/dev/null)"
   [ -e "$folder/grubenv" ] && say grubenv yes
-  say saved_entry "$(grub-editenv "$folder/grubenv" list 2>/dev/null | sed -n 's/^saved_entry=//p')"
   break
 done
 for file in /sys/firmware/efi/efivars/SecureBoot-*; do

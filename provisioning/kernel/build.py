@@ -81,7 +81,6 @@ class KernelPackages:
     image: Path
     headers: Path | None
     release: str
-    series: str
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def packages(wanted: Plan, jobs: int | None = None) -> KernelPackages:
     (image,) = entry.glob(f"{_IMAGE}*.deb")
     headers = next(entry.glob("linux-headers-*.deb"), None)
     release = image.name.removeprefix(_IMAGE).partition("_")[0]
-    return KernelPackages(image, headers, release, wanted.series)
+    return KernelPackages(image, headers, release)
 
 
 def built(wanted: Plan) -> KernelArtefact | None:
@@ -360,8 +359,8 @@ def _look_for_packagers(tree: Path) -> None:
 
 
 def _package(wanted: Plan, place: Path, part: Path) -> None:
-    """The tree's own packages, moved there. They are left beside the tree, where others of another
-    name may lie."""
+    """Make the tree's own packages, which kbuild puts beside the tree, and move them to ``part``;
+    those of an earlier build that was cut short are of another name, and removed."""
     log = place / "package.log"
     log.unlink(missing_ok=True)
     for old in place.glob("*.deb"):
