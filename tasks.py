@@ -177,6 +177,7 @@ def patch_kernel(
         "fragment": "file of options, as CONFIG_X=y, that come last; may be repeated",
         "unpatched": "the same configuration of the sources as they are, for comparison",
         "host": "for this machine, by its name for ssh, or a group of hosts.toml; may be repeated",
+        "build-on": "with --host: local, each for itself, or one by its name (default local)",
     },
     iterable=["host", "fragment"],
 )
@@ -190,6 +191,7 @@ def build_kernel(
     jobs: int = 0,
     module: bool = False,
     unpatched: bool = False,
+    build_on: str = "local",
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -210,8 +212,8 @@ def build_kernel(
         from provisioning import fleet
 
         if dry_run:
-            return fleet.plan(request, host, json)
-        return fleet.build_kernel(request, host)
+            return fleet.plan(request, host, build_on, json)
+        return fleet.build_kernel(request, host, build_on)
 
     frontend.run_task(work_on_hosts if host else work)
 

@@ -50,6 +50,10 @@ class CommandFailed(HostFailed):
         self.output = output
 
 
+class ConnectionLost(HostFailed):
+    """A host that was reached does not answer any more; what was started there may go on."""
+
+
 class DiskFull(HostFailed):
     """A program found no room for what it writes. No CommandFailed: nobody can word it better."""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gs.doctor import report
 from gs.finding import BAD, Finding
-from provisioning import commands, frontend, package
+from provisioning import commands, frontend, package, placement
 from provisioning.config import REPO
-from provisioning.errors import BuildFailed, HostFailed, ProvisioningError
+from provisioning.errors import HostFailed, ProvisioningError
 from provisioning.errors import report as error_report
 from provisioning.frontend import Request
 from provisioning.hosts import boot, fanout, install, inventory, preflight
@@ -20,8 +20,8 @@ from provisioning.hosts.fanout import Outcome
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
-from provisioning.kernel import build, versions
-from provisioning.kernel.build import KernelPackages, Plan
+from provisioning.kernel import versions
+from provisioning.kernel.build import KernelPackages
 from provisioning.kernel.versions import Seed
 
 
@@ -71,38 +71,33 @@ def _verify(remote: Remote, facts: Facts) -> str:
     return "verified"
 
 
-def build_kernel(request: Request, names: Sequence[str]) -> int:
-    """Bring gs to each host, and verify it: as the module, or in a kernel that is built here once.
-    HostFailed with those that failed."""
+def build_kernel(request: Request, names: Sequence[str], where: str) -> int:
+    """Bring gs to each host, and verify it: as the module, or in a kernel that is built here or
+    elsewhere (``where``). HostFailed with those that failed."""
     if request.module:
         return _work(names, _module_on_each(), "installing")
+    placement.builder(where)  # UsageError before anything else
     hosts = inventory.chosen(names)
-    looked = fanout.on_each(hosts, lambda one: _seed_of(request, one), "looking")
+    looked = fanout.on_each(hosts, lambda one: _seed_of(request, one, where), "looking")
     seeds = {outcome.host: outcome.result for outcome in looked if outcome.result}
-    sources = request.sources() if seeds else None
-    plans = {host: request.plan(sources, seed) for host, seed in seeds.items()}
-    kernels, unbuilt = _built(plans.values(), request.jobs or None)
+    built = placement.built(request, seeds, where) if seeds else {}
     tool = package.tool()
 
     def put(remote: Remote) -> str:
-        plan = plans[remote.host]
-        return _put_kernel(remote, kernels[plan.image_key], tool, plan.flavour.seed)
+        kernel = built[remote.host]
+        if isinstance(kernel, ProvisioningError):
+            raise kernel
+        return _put_kernel(remote, kernel, tool, seeds[remote.host])
 
     failed = [Outcome[str](one.host, error=one.error) for one in looked if one.error]
-    failed += [
-        Outcome(host, error=unbuilt[plan.image_key])
-        for host, plan in plans.items()
-        if plan.image_key in unbuilt
-    ]
-    good = [host for host, plan in plans.items() if plan.image_key in kernels]
-    done = fanout.on_each(good, put, "installing") if good else []
+    done = fanout.on_each(list(seeds), put, "installing") if seeds else []
     return _tell(sorted((*failed, *done), key=lambda outcome: hosts.index(outcome.host)))
 
 
-def _seed_of(request: Request, remote: Remote) -> Seed:
+def _seed_of(request: Request, remote: Remote, where: str) -> Seed:
     """What a host's kernel is grown from, if nothing is in the way there; an empty one where the
     configuration is not the host's."""
-    facts = _ready(remote, preflight.FOR_KERNEL)
+    facts = preflight.expect(remote, _checks(request, where))
     how = versions.flavour(request.config, request.series)
     if facts.one("machine") != how.arch.machine:
         why = f"it is of {facts.one('machine')}, and {how.name} of {how.arch.machine}"
@@ -110,20 +105,14 @@ def _seed_of(request: Request, remote: Remote) -> Seed:
     return Seed("") if how.base else boot.seed(remote, facts)
 
 
-def _built(
-    plans: Iterable[Plan], jobs: int | None
-) -> tuple[dict[str, KernelPackages], dict[str, BuildFailed]]:
-    """What was built, and what could not be, by keys; hosts that are alike share a build."""
-    kernels, failed = {}, {}
-    for key, plan in {plan.image_key: plan for plan in plans}.items():
-        try:
-            kernels[key] = build.packages(plan, jobs)
-        except BuildFailed as error:
-            failed[key] = error
-    return kernels, failed
+def _checks(request: Request, where: str) -> Sequence[preflight.Check]:
+    """What is looked at on each of the hosts."""
+    if request.module:
+        return preflight.FOR_MODULE
+    return preflight.FOR_KERNEL + (preflight.FOR_BUILD if where == placement.EACH else ())
 
 
-def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed | None) -> str:
+def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed) -> str:
     """Install it, try it, and keep it if it is good; what was done, in a few words."""
     facts = preflight.gather(remote)
     runs = facts.one("release") == kernel.release
@@ -132,7 +121,7 @@ def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed |
         boot.confirm(remote, facts, kernel.release)  # somebody may have chosen it in the menu
         return f"nothing to do; {said}"
     if not runs:
-        boot.keep(remote, facts, seed.modules.split() if seed else ())
+        boot.keep(remote, facts, seed.modules.split())
         # What they depend on is to be found on a host that builds modules, without any network.
         headers = kernel.headers if facts.one("dkms") else None
         install.packages(remote, facts, [deb for deb in (kernel.image, headers, tool) if deb])
@@ -146,23 +135,10 @@ def _module_on_each() -> Callable[[Remote], str]:
     debs = (package.dkms(), package.tool())
 
     def put(remote: Remote) -> str:
-        facts = _ready(remote, preflight.FOR_MODULE)
+        facts = preflight.expect(remote, preflight.FOR_MODULE)
         return f"{install.module(remote, facts, debs)}; {_verify(remote, facts)}"
 
     return put
-
-
-def _ready(remote: Remote, checks: Sequence[preflight.Check]) -> Facts:
-    """What the host is, if nothing is in the way; else HostFailed."""
-    facts = preflight.gather(remote)
-    bad = [finding for finding in preflight.judge(facts, checks) if finding.level == BAD]
-    if bad:
-        raise HostFailed(
-            f"{remote.host.name} is not ready",
-            ", ".join(finding.text for finding in bad),
-            "; ".join(finding.mend for finding in bad),
-        )
-    return facts
 
 
 def _verify_on_trial(remote: Remote, facts: Facts) -> None:
@@ -215,14 +191,16 @@ def _tell(outcomes: Sequence[Outcome[str]]) -> int:
     return 0
 
 
-def plan(request: Request, names: Sequence[str], as_json: bool) -> int:
+def plan(request: Request, names: Sequence[str], where: str, as_json: bool) -> int:
     """What would be built, and for each host what is in the way of installing it; changes nothing.
     HostFailed if anything is in the way on one of them, or it does not answer."""
     hosts = inventory.chosen(names)
     facts = frontend.describe(request)
-    checks = preflight.FOR_MODULE if request.module else preflight.FOR_KERNEL
-    outcomes = fanout.on_each(hosts, preflight.gather, "looking")
-    found = {outcome.host: _found(outcome, checks) for outcome in outcomes}
+    checks = dict.fromkeys(hosts, _checks(request, where))
+    if one := placement.builder(where):
+        checks[one] = (*checks.get(one, ()), *preflight.FOR_BUILD)
+    outcomes = fanout.on_each(list(checks), preflight.gather, "looking")
+    found = {outcome.host: _found(outcome, checks[outcome.host]) for outcome in outcomes}
     if as_json:
         rows = {host.name: [f.as_dict() for f in findings] for host, findings in found.items()}
         frontend.show({**facts, "hosts": rows}, as_json)
@@ -231,7 +209,7 @@ def plan(request: Request, names: Sequence[str], as_json: bool) -> int:
         for host, findings in found.items():
             print(f"\n{host.name}\n{report(findings)}", end="")
     failed = [host for host, findings in found.items() if any(f.level == BAD for f in findings)]
-    _raise_for(failed, len(hosts))
+    _raise_for(failed, len(checks))
     return 0
 
 

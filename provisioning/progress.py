@@ -24,9 +24,13 @@ _spoke = time.monotonic()
 
 
 def _say(text: str) -> None:
+    """A line of its own, above the bar that is drawn."""
     global _spoke
     _spoke = time.monotonic()
-    print(text, file=sys.stderr, flush=True)
+    if drawn := sys.modules.get("tqdm"):
+        drawn.tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
 
 class Bar(Protocol):

@@ -25,7 +25,7 @@ say container "$(systemd-detect-virt --container 2>/dev/null | grep -vx none)"
 free_kb() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
 say root_free_kb "$(free_kb /)"
 say boot_free_kb "$(free_kb /boot)"
-say build_free_kb "$(free_kb /var)"
+say home_free_kb "$(free_kb "$HOME")"
 
 command -v dpkg >/dev/null 2>&1 && say packages dpkg
 for folder in /boot/grub /boot/grub2; do

@@ -13,7 +13,7 @@ from provisioning import config
 from provisioning.errors import ProvisioningError
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.remote import Remote, connected
-from provisioning.progress import bar
+from provisioning.progress import bar, note
 
 #: Hosts that are worked on at the same time.
 AT_ONCE = 16
@@ -33,19 +33,20 @@ class Outcome(Generic[T]):
 def on_each(hosts: Sequence[Host], work: Callable[[Remote], T], what: str) -> list[Outcome[T]]:
     """Do the work on each of them, over a connection of its own; in the order of ``hosts``.
 
-    ``what`` says on the progress bar what is done; only the calling thread draws. The others are
-    daemons, so that Ctrl-C need not wait for a host that does not answer.
+    ``what`` says on the progress bar what is done, and Remote.say() above it; only the calling
+    thread draws. The others are daemons, so that Ctrl-C need not wait for a host that does not
+    answer.
     """
     began = time.strftime("%Y%m%d-%H%M%S")
     waiting: SimpleQueue[Host] = SimpleQueue()
-    ended: SimpleQueue[Outcome[T] | Exception] = SimpleQueue()
+    heard: SimpleQueue[Outcome[T] | Exception | str] = SimpleQueue()
     for host in hosts:
         waiting.put(host)
 
     def on_one(host: Host) -> Outcome[T]:
         log = config.cache_dir() / "hosts" / host.label / f"{began}.log"
         try:
-            with connected(host, log) as remote:
+            with connected(host, log, lambda text: heard.put(f"{host.name}: {text}")) as remote:
                 return Outcome(host, result=work(remote))
         except ProvisioningError as error:
             return Outcome(host, error=error)
@@ -53,20 +54,23 @@ def on_each(hosts: Sequence[Host], work: Callable[[Remote], T], what: str) -> li
     def worker() -> None:
         try:
             while True:
-                ended.put(on_one(waiting.get_nowait()))
+                heard.put(on_one(waiting.get_nowait()))
         except Empty:
             pass
         except Exception as error:  # a mistake of ours, which is not this host's
-            ended.put(error)
+            heard.put(error)
 
     for _ in range(min(AT_ONCE, len(hosts))):
         threading.Thread(target=worker, daemon=True).start()
     outcomes: dict[Host, Outcome[T]] = {}
     with bar(what, total=len(hosts), unit="hosts") as progress:
         while len(outcomes) < len(hosts):
-            outcome = ended.get()
-            if isinstance(outcome, Exception):
-                raise outcome
-            outcomes[outcome.host] = outcome
+            said = heard.get()
+            if isinstance(said, Exception):
+                raise said
+            if isinstance(said, str):
+                note(said)
+                continue
+            outcomes[said.host] = said
             progress.update()
     return [outcomes[host] for host in hosts]

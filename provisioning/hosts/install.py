@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from provisioning import cache
+from provisioning.hosts import building, uploads
 from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
 
@@ -15,10 +15,6 @@ PACKAGES = ("gs-oom", "gs-oom-dkms", "linux-image-*-gs-*", "linux-headers-*-gs-*
 #: Seconds for apt, which has DKMS build the module; and how long it waits for another's lock.
 INSTALL_TIMEOUT = 1800.0
 LOCK_WAIT = 300
-
-#: In the home of whoever connects: what was uploaded, by its content, and what of it is installed.
-_UPLOADS = "${XDG_CACHE_HOME:-$HOME/.cache}/gs-oom"
-_MARK = "installed"
 
 _APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-q",
         "-o", f"DPkg::Lock::Timeout={LOCK_WAIT}")  # fmt: skip
@@ -35,7 +31,7 @@ def module(remote: Remote, facts: Facts, debs: Sequence[Path]) -> str:
     Nothing is where these very packages are installed and the module is loaded.
     """
     loaded = facts.attachment == "module"
-    if loaded and _installed(remote) == _named(debs):
+    if loaded and uploads.is_marked(remote, debs):
         return "nothing to do"
     if loaded:  # an upgrade keeps it, and what is verified would be the old one
         remote.run([*facts.as_root, "gs-oom", "module", "unload"])
@@ -46,39 +42,33 @@ def module(remote: Remote, facts: Facts, debs: Sequence[Path]) -> str:
 
 def packages(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
     """Install these packages, unless they are."""
-    if _installed(remote) != _named(debs) or not _are_there(remote, debs):
+    if not uploads.is_marked(remote, debs) or not _are_there(remote, debs):
         _install(remote, facts, debs)
 
 
 def remove(remote: Remote, facts: Facts) -> str:
     """Purge our packages, which unloads the module, and what was uploaded."""
-    _shell(remote, f'rm -f "{_UPLOADS}/{_MARK}"')
+    uploads.unmark(remote)
     listed = remote.run(["dpkg-query", "-W", "-f", "${Package}\n", *PACKAGES], check=False)
     there = listed.stdout.split()
     if there:
         _apt(remote, facts, "purge", *there)
-    _shell(remote, f'rm -rf "{_UPLOADS}"')
+    building.stop(remote, facts)
+    uploads.clear(remote)
     return f"removed {' and '.join(there)}" if there else "nothing to do"
 
 
 def _install(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
-    """What was uploaded before is not sent again; a mark says what these packages were."""
-    folder = Path(_shell(remote, f'mkdir -p -m 700 "{_UPLOADS}" && cd "{_UPLOADS}" && pwd'))
-    paths = [folder / _name(deb) for deb in debs]
-    for deb, path in zip(debs, paths, strict=True):
-        _upload(remote, deb, path)
+    """A mark says what these packages were."""
+    paths = uploads.upload(remote, debs)
+    uploads.unmark(remote)
     options = ("--reinstall", "--no-install-recommends")
     _apt(remote, facts, "install", *options, *map(str, paths))
-    _shell(remote, f"echo '{_named(debs)}' >{folder}/{_MARK}")
+    uploads.mark(remote, debs)
 
 
 def _apt(remote: Remote, facts: Facts, *words: str) -> None:
     remote.run([*facts.as_root, *_DETACHED, *_APT, *words], timeout=INSTALL_TIMEOUT)
-
-
-def _installed(remote: Remote) -> str:
-    """The mark of what was installed last."""
-    return _shell(remote, f'cat "{_UPLOADS}/{_MARK}" 2>/dev/null || true')
 
 
 def _are_there(remote: Remote, debs: Sequence[Path]) -> bool:
@@ -86,23 +76,3 @@ def _are_there(remote: Remote, debs: Sequence[Path]) -> bool:
     names = [deb.name.partition("_")[0] for deb in debs]
     words = ["dpkg-query", "-W", "-f", "${db:Status-Status}\n", *names]
     return remote.run(words, check=False).stdout.split() == ["installed"] * len(names)
-
-
-def _named(debs: Sequence[Path]) -> str:
-    return " ".join(sorted(str(_name(deb)) for deb in debs))
-
-
-def _name(deb: Path) -> Path:
-    """By its content."""
-    return Path(cache.hash_file(deb)[:16]) / deb.name
-
-
-def _upload(remote: Remote, local: Path, there: Path) -> None:
-    """By its content: what is there already is not sent again."""
-    known = _shell(remote, f"mkdir -p {there.parent}; sha256sum <{there} 2>/dev/null || true")
-    if known.split()[:1] != [cache.hash_file(local)]:
-        remote.put(local, there)
-
-
-def _shell(remote: Remote, script: str) -> str:
-    return remote.run(["sh", "-c", script]).stdout.strip()

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from gs.finding import BAD, GOOD, NOTE, WARNING, Finding
 from provisioning.arch import ARM64, X86_64
+from provisioning.errors import HostFailed
 from provisioning.hosts.remote import Remote
 
 _SCRIPT = Path(__file__).parent / "facts.sh"
 
 #: MB that must be free: in /boot for a kernel and its initrd beside what is there, in / for its
-#: modules, in /var for the sources and the objects of a build.
+#: modules, in the home of who connects for the sources and the objects of a build.
 BOOT_MB = 150
 ROOT_MB = 1000
 BUILD_MB = 12_000
@@ -83,6 +84,19 @@ def parse(text: str, asked: float) -> Facts:
 def judge(facts: Facts, checks: Sequence[Check]) -> list[Finding]:
     """What is in the way (bad), what should be known, and what is well."""
     return [finding for check in checks for finding in check(facts)]
+
+
+def expect(remote: Remote, checks: Sequence[Check]) -> Facts:
+    """What the host is, if nothing is in the way; else HostFailed."""
+    facts = gather(remote)
+    bad = [finding for finding in judge(facts, checks) if finding.level == BAD]
+    if bad:
+        raise HostFailed(
+            f"{remote.host.name} is not ready",
+            ", ".join(finding.text for finding in bad),
+            "; ".join(finding.mend for finding in bad),
+        )
+    return facts
 
 
 def _system(facts: Facts) -> Iterator[Finding]:
@@ -170,7 +184,10 @@ def _memory(facts: Facts) -> Iterator[Finding]:
 
 
 def _building(facts: Facts) -> Iterator[Finding]:
-    yield _room(facts, "/var", "build_free_kb", BUILD_MB)
+    if facts.one("packages") != "dpkg":
+        yield Finding("building", BAD, "it does not install Debian packages",
+                      "build on Debian, Ubuntu or another one that does")  # fmt: skip
+    yield _room(facts, "the home", "home_free_kb", BUILD_MB)
     if facts.number("memory_kb") // 1024 < BUILD_MEMORY_MB:
         yield Finding("memory", BAD, f"a build takes {BUILD_MEMORY_MB} MB of memory",
                       "build somewhere else")  # fmt: skip

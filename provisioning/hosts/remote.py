@@ -11,7 +11,7 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from paramiko.ssh_exception import (
 )
 
 from provisioning.commands import Completed
-from provisioning.errors import CommandFailed, CommandTimedOut, HostFailed
+from provisioning.errors import CommandFailed, CommandTimedOut, ConnectionLost, HostFailed
 from provisioning.hosts.inventory import Host
 
 #: Seconds until a host must have answered.
@@ -54,11 +54,15 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Remote:
-    """A host that answers; made by :func:`connected`, and of use to one thread."""
+    """A host that answers; made by :func:`connected`, and of use to one thread. ``say``: what is
+    under way there, for people who wait."""
 
-    def __init__(self, host: Host, connection: fabric.Connection, log: Path):
+    def __init__(
+        self, host: Host, connection: fabric.Connection, log: Path, say: Callable[[str], None]
+    ):
         self.host = host
         self.log = log
+        self.say = say
         self._connection = connection
 
     def run(
@@ -68,12 +72,14 @@ class Remote:
         timeout: float = TIMEOUT,
         check: bool = True,
         shown: str = "",
+        noted: bool = True,
     ) -> Completed:
         """Run a program there. CommandFailed if it does not end with 0 (``check``) or in time (in
-        seconds; it then goes on there), HostFailed if the connection is lost. ``shown`` stands in
-        the log for a line that is long."""
+        seconds; it then goes on there), ConnectionLost. ``shown`` stands in the log for a line that
+        is long; nothing does unless it is to be ``noted``."""
         line = shlex.join(words)
-        self.note(f"$ {shown or line}")
+        if noted:
+            self.note(f"$ {shown or line}")
         try:
             done = self._connection.run(line, timeout=timeout)
         except InvokeTimedOut:
@@ -82,7 +88,8 @@ class Remote:
             ) from None
         except (SSHException, EOFError, OSError) as error:
             raise self._lost(error) from None
-        self.note(done.stdout + done.stderr)
+        if noted:
+            self.note(done.stdout + done.stderr)
         completed = Completed(done.exited, done.stdout, done.stderr)
         if check and done.exited:
             raise CommandFailed(
@@ -108,6 +115,17 @@ class Remote:
         except (SSHException, EOFError) as error:
             raise self._lost(error) from None
 
+    def get(self, there: Path, local: Path) -> None:
+        """Copy a file from there. HostFailed if there is none."""
+        self.note(f"get {there}")
+        try:
+            self._connection.get(str(there), local=str(local))
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise HostFailed(f"{self.host.name}: cannot read {there}", why, log=self.log) from None
+        except (SSHException, EOFError) as error:
+            raise self._lost(error) from None
+
     def note(self, text: str) -> None:
         """Write to the host's log."""
         with self.log.open("a") as log:
@@ -116,19 +134,28 @@ class Remote:
     def reboot(self, become: Sequence[str], timeout: float) -> None:
         """Have it reboot (``become``: what makes a command root's), and connect to it again.
         HostFailed if no other boot answers in time, in seconds."""
-        deadline = time.monotonic() + timeout
         before = self._boot_id()
         try:
             self.run([*become, "systemctl", "--no-block", "reboot"])
         except HostFailed:
             pass  # it was that quick, or else the same boot answers until the time is over
+        self._until(lambda: self._boot_id() != before, timeout)
+
+    def again(self, timeout: float) -> None:
+        """Connect once more, where the connection was lost; HostFailed if it is not possible in
+        time, in seconds."""
+        self._until(lambda: True, timeout)
+
+    def _until(self, is_it: Callable[[], bool], timeout: float) -> None:
+        """Connect again and again, until the host that was sought answers."""
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             time.sleep(_RETRY)
             self._connection.close()
             try:
                 self._connection = _connection(self.host)
                 _open(self._connection)
-                if self._boot_id() != before:
+                if is_it():
                     return
             except Exception as error:  # of all the ways to be down, none is final
                 self.note(f"not yet: {error}")
@@ -146,8 +173,8 @@ class Remote:
         """End the connection, and with it whatever waits for it."""
         self._connection.close()
 
-    def _lost(self, error: Exception) -> HostFailed:
-        return HostFailed(
+    def _lost(self, error: Exception) -> ConnectionLost:
+        return ConnectionLost(
             f"{self.host.name}: the connection was lost",
             str(error) or type(error).__name__,
             "run it again",
@@ -156,7 +183,9 @@ class Remote:
 
 
 @contextmanager
-def connected(host: Host, log: Path) -> Iterator[Remote]:
+def connected(
+    host: Host, log: Path, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Remote]:
     """Connect for the length of the block; HostFailed says why it cannot be reached."""
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -164,7 +193,7 @@ def connected(host: Host, log: Path) -> Iterator[Remote]:
     except Exception as error:  # from the parsers of ssh's files
         hint = "look at the name, at ssh_config and at known_hosts"
         raise HostFailed(f"cannot reach {host.name}", str(error), hint) from None
-    remote = Remote(host, connection, log)
+    remote = Remote(host, connection, log, say)
     remote.note(f"# {time.strftime('%F %T')} {host.name}")
     try:
         _open(connection)

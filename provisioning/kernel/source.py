@@ -69,6 +69,23 @@ def locate(series: str, spec: str = DEFAULT) -> Source:
     )
 
 
+def tarball(series: str, spec: str) -> Path:
+    """Of a tarball or a directory on this machine a tarball, for another one."""
+    path = Path(spec).expanduser().absolute()
+    if path.is_file():
+        return path
+    found = _from_directory(versions.series(series), path)
+
+    def make(part: Path) -> None:
+        name = f"linux-{release_of(found.tree())}"
+        with step(f"packing {path}"):
+            words: list[str | Path] = ["tar", "-C", found.tree(), "-I", "gzip -1", "-cf"]
+            commands.run([*words, part / f"{name}.tar.gz", f"--transform=s,^\\.,{name},", "."])
+
+    (made,) = cache.entry("source-tar", found.key, make).glob("*.tar.gz")
+    return made
+
+
 def another_release(series: str, release: str, spec: str = DEFAULT) -> Source:
     """Another release of a series, from kernel.org, a mirror's directory (URL/) or a tarball.
 

@@ -79,7 +79,7 @@ init=systemd
 container=
 root_free_kb=20000000
 boot_free_kb=400000
-build_free_kb=20000000
+home_free_kb=20000000
 packages=dpkg
 loader=grub
 grub=/boot/grub
@@ -135,7 +135,7 @@ def test_what_is_in_the_way(line: str, check: str, level: str, says: str) -> Non
     assert found[0].mend or level == NOTE
 
 
-@pytest.mark.parametrize("line", ["build_free_kb=9000000", "memory_kb=1000000"])
+@pytest.mark.parametrize("line", ["home_free_kb=9000000", "memory_kb=1000000"])
 def test_what_is_in_the_way_of_a_build_there(line: str) -> None:
     key = line.partition("=")[0]
     text = "\n".join([*(f for f in FACTS.splitlines() if not f.startswith(key)), line])

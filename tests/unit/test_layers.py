@@ -18,7 +18,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("commands", "cache"),
     ("arch", "rootfs"),
     ("kernel", "hosts", "vm"),
-    ("frontend", "care", "testing", "lint", "package", "program", "bench", "results", "fleet"),
+    ("frontend", "care", "testing", "lint", "package", "program", "bench", "results")
+    + ("fleet", "builder", "placement"),
 )
 
 #: Library → the only modules of provisioning that know it.

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import config
+from provisioning import commands, config
 from provisioning.errors import ProvisioningError
 from provisioning.vm import disk, image, machines
 from tests.kernels import chosen_series, sources_of
+from tests.vm import sshd
 from tests.vm.fleet import Fleet, state_of
 
 #: Seconds for a build from nothing, and everything else that is done on the host.
@@ -125,6 +126,68 @@ def test_there_and_back(pair: tuple[Target, Target]) -> None:
     done = good.fleet.invoke("uninstall", *hosts, timeout=DEADLINE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (good.state(), bad.state()) == before
+
+
+#: By whom the builder is known, besides the target.
+BUILDER = """\
+Host builder
+  HostName 127.0.0.1
+  Port {port}
+  User admin
+  IdentityFile {key}
+  IdentitiesOnly yes
+  UserKnownHostsFile {known_hosts}
+  GlobalKnownHostsFile /dev/null
+"""
+
+
+@pytest.fixture
+def builder(target: Target, tmp_path: Path) -> Iterator[tuple[Target, sshd.Sshd]]:
+    """The target, and a machine that has nothing yet of what building a kernel takes."""
+    with sshd.serving(tmp_path / "builder") as server:
+        known, both = tmp_path / "known_hosts", tmp_path / "ssh_config"
+        known.write_text(server.known_host)
+        own = BUILDER.format(port=server.port, key=image.ssh_key(), known_hosts=known)
+        both.write_text(target.machine.ssh_config.read_text() + own)
+        environment = {**target.fleet.environment, "GS_SSH_CONFIG": str(both)}
+        yield replace(target, fleet=replace(target.fleet, environment=environment)), server
+
+
+def test_built_elsewhere(builder: tuple[Target, sshd.Sshd]) -> None:
+    """Packages are installed, sources fetched, and the kernel is built on another machine, by a
+    user of its; killed meanwhile, and with its connections cut, the task finds the build again."""
+    target, server = builder
+    words = (*target.words, "--build-on", "builder")
+    first = subprocess.Popen(
+        target.fleet.command(*words), env=target.fleet.environment, cwd=config.REPO
+    )
+    wait_until(lambda: "building Linux" in target.fleet.log_of("builder"))
+    first.kill()
+    first.wait()
+
+    second = subprocess.Popen(
+        target.fleet.command(*words),
+        env=target.fleet.environment,
+        cwd=config.REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: "it runs there already" in target.fleet.log_of("builder"))
+        commands.run(["pkill", "-KILL", "-f", "^sshd: admin"])
+        wait_until(lambda: "connecting again" in target.fleet.log_of("builder"))
+        said = "".join(second.communicate(timeout=DEADLINE))
+    finally:
+        second.kill()
+    assert second.returncode == 0, said
+    assert f"{target.release()} verified, and the default" in said
+    assert target.fleet.log_of("builder").count("> building Linux") == 1
+    home = server.root / "home/admin"
+    assert oct((home / ".cache/gs-oom").stat().st_mode)[-3:] == "700"
+    done = target.fleet.invoke("uninstall", "--host", "builder")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (home / ".cache/gs-oom").exists()
 
 
 def refused(target: Target, *words: str, trial: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,29 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import commands, rootfs
 from provisioning.config import REPO
 from provisioning.vm import disk, image, machines, qemu
+from tests.vm import sshd
 from tests.vm.fleet import Fleet, state_of
 
-PACKAGES = ("openssh-server", "procps")
-
 STOCK = f"tests-hosts-{os.getpid()}"
-
-#: sshd's own account is not the one that logs in; nothing of the host's is asked for.
-SSHD = """\
-mkdir -p /run/sshd && useradd --create-home --password '*' plain
-for home in /root /home/plain; do
-  mkdir -p $home/.ssh && cp /key.pub $home/.ssh/authorized_keys
-  chown -R --reference=$home $home/.ssh && chmod -R go= $home/.ssh
-done
-exec /usr/sbin/sshd -D -e -p {port} -o ListenAddress=127.0.0.1 -o UsePAM=no -o StrictModes=yes
-"""
 
 #: The first value counts.
 SSH_CONFIG = """\
 Host plain
   User plain
+Host admin
+  User admin
 Host stranger
   UserKnownHostsFile /dev/null
 Host changed
@@ -70,26 +59,15 @@ Host * !locked
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
-    port, key = qemu.free_port(), image.ssh_key()
-    with rootfs.unpacked(folder / "root", "bookworm", PACKAGES) as root:
-        shutil.copy(f"{key}.pub", root / "key.pub")
-        words = rootfs.within(root, "sh", "-c", SSHD.format(port=port))
-        with (folder / "sshd.log").open("wb") as log:
-            sshd = commands.spawn(words, stdout=log)
-        try:
-            wait_for(port, folder / "sshd.log")
-            write_files(folder, root, port, key)
-            config = SSH_CONFIG.format(port=port, unused=qemu.free_port(), key=key, folder=folder)
-            (folder / "ssh_config").write_text(config)
-            environment = {
-                **os.environ,
-                "GS_SSH_CONFIG": str(folder / "ssh_config"),
-                "GS_HOSTS": str(folder / "hosts.toml"),
-                "GS_CACHE": str(folder / "cache"),
-            }
-            yield Fleet(environment, folder / "cache")
-        finally:
-            commands.end(sshd)
+    with sshd.serving(folder) as server:
+        write_files(folder, server)
+        environment = {
+            **os.environ,
+            "GS_SSH_CONFIG": str(folder / "ssh_config"),
+            "GS_HOSTS": str(folder / "hosts.toml"),
+            "GS_CACHE": str(folder / "cache"),
+        }
+        yield Fleet(environment, folder / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -103,24 +81,17 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         machines.down(STOCK)
 
 
-def wait_for(port: int, log: Path) -> None:
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"sshd does not answer: {log.read_text()}")
-
-
-def write_files(folder: Path, root: Path, port: int, key: Path) -> None:
-    host_key = " ".join((root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
-    name = f"[127.0.0.1]:{port}"
-    (folder / "known_hosts").write_text(f"{name} {host_key}\n")
+def write_files(folder: Path, server: sshd.Sshd) -> None:
+    (folder / "known_hosts").write_text(server.known_host)
     other = folder / "other_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
     changed = " ".join(Path(f"{other}.pub").read_text().split()[:2])
-    (folder / "changed").write_text(f"{name} {changed}\n")
+    (folder / "changed").write_text(f"[127.0.0.1]:{server.port} {changed}\n")
     (folder / "hosts.toml").write_text('[groups]\nboth = ["one", "two"]\nbad = ["nowhere"]\n')
+    text = SSH_CONFIG.format(
+        port=server.port, unused=qemu.free_port(), key=image.ssh_key(), folder=folder
+    )
+    (folder / "ssh_config").write_text(text)
 
 
 def test_where_hosts_stand(fleet: Fleet) -> None:

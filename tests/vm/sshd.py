@@ -1,0 +1,71 @@
+"""A real sshd in a clean root file system of its own on this machine: a host at native speed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provisioning import commands, rootfs
+from provisioning.vm import image, qemu
+
+PACKAGES = ("openssh-server", "procps", "sudo")
+
+#: sshd's own account is not the one that logs in; nothing of the host's is asked for. root, plain
+#: and admin take our key; admin becomes root by sudo without a password.
+SCRIPT = """\
+mkdir -p /run/sshd && useradd --create-home --password '*' plain
+useradd --create-home --password '*' admin
+echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin
+for home in /root /home/plain /home/admin; do
+  mkdir -p $home/.ssh && cp /key.pub $home/.ssh/authorized_keys
+  chown -R --reference=$home $home/.ssh && chmod -R go= $home/.ssh
+done
+exec /usr/sbin/sshd -D -e -p {port} -o ListenAddress=127.0.0.1 -o UsePAM=no -o StrictModes=yes
+"""
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """One that answers at this port of the loopback address."""
+
+    root: Path
+    port: int
+
+    @property
+    def known_host(self) -> str:
+        """Its line of known_hosts."""
+        key = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
+        return f"[127.0.0.1]:{self.port} {' '.join(key)}\n"
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Sshd]:
+    """For the length of the block; ``folder`` is a directory of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = qemu.free_port(), folder / "sshd.log"
+    with rootfs.unpacked(folder / "root", "bookworm", PACKAGES) as root:
+        shutil.copy(image.ssh_key().with_suffix(".pub"), root / "key.pub")
+        words = rootfs.within(root, "sh", "-c", SCRIPT.format(port=port))
+        with log.open("wb") as sink:
+            process = commands.spawn(words, stdout=sink)
+        try:
+            _wait_for(port, log)
+            yield Sshd(root, port)
+        finally:
+            commands.end(process)
+
+
+def _wait_for(port: int, log: Path) -> None:
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"sshd does not answer: {log.read_text()}")
