@@ -19,7 +19,7 @@ from provisioning.hosts import boot, fanout, install, inventory, preflight
 from provisioning.hosts.fanout import Outcome
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.preflight import Facts
-from provisioning.hosts.remote import Remote
+from provisioning.hosts.remote import PASSWORD, Remote, password
 from provisioning.kernel import versions
 from provisioning.kernel.build import KernelPackages
 from provisioning.kernel.versions import Seed
@@ -58,12 +58,14 @@ def verify(names: Sequence[str]) -> int:
 def _verify(remote: Remote, facts: Facts) -> str:
     """The checks, in a pytest of their own for each host; what it printed is in the host's log."""
     name = remote.host.name
+    remote.say("verifying")
     spec = f"ssh://{name}" + ("?sudo=True" if facts.as_root else "")
     words = [sys.executable, "-m", "pytest", "tests/host", "-p", "no:cacheprovider"]
     words += ["--tb=short", "--hosts", spec]
     if own := os.environ.get("GS_SSH_CONFIG"):
         words += ["--ssh-config", own]
-    done = commands.run(words, cwd=REPO, env={"GS_HOST": name}, check=False)
+    told = {"GS_HOST": name, **({PASSWORD: password()} if facts.one("root") == "password" else {})}
+    done = commands.run(words, cwd=REPO, env=told, check=False)
     remote.note(done.stdout + done.stderr)
     if done.returncode != 0:
         hint = "see its log for each check that failed"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from provisioning.errors import UsageError
+
+#: As in provisioning.hosts.remote, which takes long to load.
+PASSWORD = "INVOKE_SUDO_PASSWORD"
 
 
 class Tasks(Program):
@@ -24,6 +29,12 @@ class Tasks(Program):
             super().parse_tasks()
         except (ParseError, ValueError) as error:  # ValueError: no number where one is due
             raise _usage(error) from None
+
+    def update_config(self, merge: bool = True) -> None:
+        """A password that was asked for is where the other one is, too."""
+        super().update_config(merge)
+        if said := self.config.sudo.password:
+            os.environ[PASSWORD] = said
 
 
 def _usage(error: Exception) -> Exit:

@@ -48,6 +48,7 @@ def keep(remote: Remote, facts: Facts, modules: Sequence[str] = ()) -> None:
 def try_once(remote: Remote, facts: Facts, release: str) -> None:
     """Reboot into this kernel. HostFailed if another one comes up, which is the one before."""
     _boot(remote, facts, "try", release, str(TRIAL))
+    remote.say(f"booting {release} once")
     runs = _reboot(remote, facts, TRIAL + 2 * BOOT_TIMEOUT)
     if runs != release:
         _boot(remote, facts, "forget")

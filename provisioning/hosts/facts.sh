@@ -1,6 +1,7 @@
 #!/bin/sh
 # Says what kind of machine this is, a line key=value for each fact; changes nothing.
-# Runs on any POSIX sh, as any user. Kept with preflight.py, which reads it.
+# Runs on any POSIX sh, as any user; with an argument, sudo's password is on stdin. Kept with
+# preflight.py, which reads it.
 say() { printf '%s=%s\n' "$1" "$2"; }
 first() { IFS= read -r line 2>/dev/null <"$1" && printf %s "$line"; }
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -9,6 +10,10 @@ say user "$(id -un)"
 as_root() { "$@"; }
 if [ "$(id -u)" -eq 0 ]; then say root yes
 elif sudo -n true 2>/dev/null; then say root sudo; as_root() { sudo -n "$@"; }
+elif [ $# -gt 0 ]; then
+  IFS= read -r password
+  as_root() { printf '%s\n' "$password" | sudo -S -p '' "$@"; }
+  if as_root true 2>/dev/null; then say root password; else say root wrong; as_root() { false; }; fi
 else say root no; fi
 
 # shellcheck disable=SC1091

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from provisioning.errors import HostFailed
 from provisioning.hosts import building, uploads
 from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
@@ -23,6 +24,10 @@ _APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-q",
 #: the lock that it holds. What was cut short in another way, as by a power cut, is ended first.
 _DETACHED = ("systemd-run", "--quiet", "--wait", "--collect", "--pipe", "sh", "-c",
              'dpkg --configure -a; exec "$@"', "apt")  # fmt: skip
+
+
+#: How lines begin in which apt-get and dpkg say what is wrong.
+_WRONG = ("E: ", "dpkg: error", "Error: ")
 
 
 def module(remote: Remote, facts: Facts, debs: Sequence[Path]) -> str:
@@ -60,15 +65,30 @@ def remove(remote: Remote, facts: Facts) -> str:
 
 def _install(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
     """A mark says what these packages were."""
+    remote.say("sending packages")
     paths = uploads.upload(remote, debs)
     uploads.unmark(remote)
+    remote.say("installing them")
     options = ("--reinstall", "--no-install-recommends")
     _apt(remote, facts, "install", *options, *map(str, paths))
     uploads.mark(remote, debs)
 
 
 def _apt(remote: Remote, facts: Facts, *words: str) -> None:
-    remote.run([*facts.as_root, *_DETACHED, *_APT, *words], timeout=INSTALL_TIMEOUT)
+    """HostFailed with what apt-get says is wrong there."""
+    command = [*facts.as_root, *_DETACHED, *_APT, *words]
+    done = remote.run(command, timeout=INSTALL_TIMEOUT, check=False)
+    if done.returncode == 0:
+        return
+    wrong = [line for line in done.stderr.splitlines() if line.startswith(_WRONG)]
+    why = wrong[0] if wrong else done.stderr.strip()[-200:]
+    mend = "when what holds it has ended" if "lock" in why else "with that mended there"
+    raise HostFailed(
+        f"{remote.host.name}: apt-get {words[0]} ended with {done.returncode}",
+        why,
+        f"{mend}, run it again",
+        log=remote.log,
+    )
 
 
 def _are_there(remote: Remote, debs: Sequence[Path]) -> bool:

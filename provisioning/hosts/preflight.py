@@ -13,7 +13,9 @@ from pathlib import Path
 from gs.finding import BAD, GOOD, NOTE, WARNING, Finding
 from provisioning.arch import ARM64, X86_64
 from provisioning.errors import HostFailed
-from provisioning.hosts.remote import Remote
+from provisioning.hosts.remote import SUDO, SUDO_ASKS, Remote, password
+
+_TOLD = "give it: ./dev --prompt-for-sudo-password TASK, or in INVOKE_SUDO_PASSWORD"
 
 _SCRIPT = Path(__file__).parent / "facts.sh"
 
@@ -57,7 +59,7 @@ class Facts:
     @property
     def as_root(self) -> tuple[str, ...]:
         """What to put before a command that only root may give."""
-        return ("sudo", "-n", "--") if self.one("root") == "sudo" else ()
+        return {"sudo": SUDO, "password": SUDO_ASKS}.get(self.one("root"), ())
 
 
 #: One thing to look at: what it means for an installation.
@@ -67,7 +69,10 @@ Check = Callable[[Facts], Iterator[Finding]]
 def gather(remote: Remote) -> Facts:
     """Ask the host; errors as of Remote.run()."""
     asked = time.time()
-    done = remote.run(["sh", "-c", _SCRIPT.read_text()], shown=_SCRIPT.name)
+    words = ["sh", "-c", _SCRIPT.read_text(), _SCRIPT.name]
+    if told := password():
+        words.append("password")
+    done = remote.run(words, shown=_SCRIPT.name, stdin=told and f"{told}\n")
     return parse(done.stdout, asked)
 
 
@@ -119,12 +124,16 @@ def _system(facts: Facts) -> Iterator[Finding]:
 
 
 def _rights(facts: Facts) -> Iterator[Finding]:
-    how = {"yes": "is root", "sudo": "becomes root by sudo"}.get(facts.one("root"))
-    if how:
-        yield Finding("rights", GOOD, f"{facts.one('user')} {how}")
+    user, root = facts.one("user"), facts.one("root")
+    how = {"yes": "is root", "sudo": "becomes root by sudo", "password": "by sudo's password"}
+    if root in how:
+        yield Finding("rights", GOOD, f"{user} {how[root]}")
+    elif root == "wrong":
+        yield Finding("rights", BAD, f"sudo does not take the password that was given for {user}",
+                      "give the right one")  # fmt: skip
     else:
-        text = f"{facts.one('user')} cannot become root without a password"
-        yield Finding("rights", BAD, text, "let sudo ask for none, or connect as root")
+        text = f"{user} cannot become root without a password"
+        yield Finding("rights", BAD, text, f"connect as root, let sudo ask for none, or {_TOLD}")
 
 
 def _loader(facts: Facts) -> Iterator[Finding]:

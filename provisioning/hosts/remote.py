@@ -6,6 +6,7 @@ by itself takes any. Everything that is run, and what it printed, goes to the ho
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shlex
@@ -42,6 +43,13 @@ TIMEOUT = 120.0
 #: Seconds between two attempts to reach a host that reboots.
 _RETRY = 2.0
 
+#: What makes a command root's; the latter reads a password first, which :class:`Remote` gives it.
+SUDO = ("sudo", "-n", "--")
+SUDO_ASKS = ("sudo", "-S", "-p", "", "--")
+
+#: Where that password is, if it is anywhere; Invoke sets it.
+PASSWORD = "INVOKE_SUDO_PASSWORD"
+
 #: Bytes of the output that a failure quotes.
 _QUOTED = 2000
 
@@ -73,15 +81,19 @@ class Remote:
         check: bool = True,
         shown: str = "",
         noted: bool = True,
+        stdin: str = "",
     ) -> Completed:
         """Run a program there. CommandFailed if it does not end with 0 (``check``) or in time (in
         seconds; it then goes on there), ConnectionLost. ``shown`` stands in the log for a line that
         is long; nothing does unless it is to be ``noted``."""
         line = shlex.join(words)
+        if tuple(words[: len(SUDO_ASKS)]) == SUDO_ASKS:
+            stdin = password() + "\n" + stdin
         if noted:
             self.note(f"$ {shown or line}")
         try:
-            done = self._connection.run(line, timeout=timeout)
+            in_stream = io.StringIO(stdin) if stdin else False
+            done = self._connection.run(line, timeout=timeout, in_stream=in_stream)
         except InvokeTimedOut:
             raise CommandTimedOut(
                 f"{self.host.name}: {words[0]} did not end in {timeout:.0f} s", log=self.log
@@ -180,6 +192,11 @@ class Remote:
             "run it again",
             log=self.log,
         )
+
+
+def password() -> str:
+    """What sudo is to be told where it asks, or nothing."""
+    return os.environ.get(PASSWORD, "")
 
 
 @contextmanager

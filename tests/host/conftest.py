@@ -5,18 +5,45 @@ GS_SSH_CONFIG another ssh_config, for files that are copied."""
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testinfra.backend.base import CommandResult
+from testinfra.backend.ssh import SshBackend
 from testinfra.host import Host
 
 from provisioning.hosts.inventory import Host as Named
-from provisioning.hosts.remote import connected
+from provisioning.hosts.remote import connected, password
 from provisioning.vm import payload
 
 #: What is brought along: static, so that they run anywhere.
 TOOLS = ("oom_condition_creator", "write_file")
+
+
+class _Asked(SshBackend):
+    """With a password for sudo, on its stdin."""
+
+    def get_sudo_command(self, command: str, sudo_user: str | None) -> str:
+        return self.quote("sudo -S -p '' /bin/sh -c %s", command)
+
+    def run_local(self, command: str, *args: str) -> CommandResult:
+        line = self.encode(self.quote(command, *args))
+        told = f"{password()}\n".encode()
+        done = subprocess.run(["sh", "-c", line], input=told, capture_output=True, check=False)
+        return self.result(done.returncode, line, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def host(host: Host) -> Host:
+    """testinfra knows no passwords of sudo's."""
+    usual = host.backend
+    if not (password() and usual.sudo and isinstance(usual, SshBackend)):
+        return host
+    spec, user, port = usual.host, f"{usual.host.user or ''}@", f":{usual.host.port or ''}"
+    name = user.removeprefix("@") + spec.name + port.removesuffix(":")
+    return Host(_Asked(name, ssh_config=usual.ssh_config, sudo=True))
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,19 @@ from provisioning.vm import image, qemu
 
 PACKAGES = ("openssh-server", "procps", "sudo")
 
-#: sshd's own account is not the one that logs in; nothing of the host's is asked for. root, plain
-#: and admin take our key; admin becomes root by sudo without a password.
+#: What sudo asks one of the users for.
+PASSWORD = "correct horse"
+
+#: root and these users take our key; sudo is for two of them, of which one is to give a password.
+#: Nothing of the host's is asked for.
 SCRIPT = """\
-mkdir -p /run/sshd && useradd --create-home --password '*' plain
-useradd --create-home --password '*' admin
-echo 'admin ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/admin
-for home in /root /home/plain /home/admin; do
+mkdir -p /run/sshd
+for name in gs-plain gs-admin gs-asked; do
+  useradd --create-home --password '*' $name
+done
+echo 'gs-asked:{password}' | chpasswd
+printf '%s\\n' 'gs-admin ALL=(ALL) NOPASSWD: ALL' 'gs-asked ALL=(ALL) ALL' >/etc/sudoers.d/gs
+for home in /root /home/*; do
   mkdir -p $home/.ssh && cp /key.pub $home/.ssh/authorized_keys
   chown -R --reference=$home $home/.ssh && chmod -R go= $home/.ssh
 done
@@ -52,7 +58,7 @@ def serving(folder: Path) -> Iterator[Sshd]:
     port, log = qemu.free_port(), folder / "sshd.log"
     with rootfs.unpacked(folder / "root", "bookworm", PACKAGES) as root:
         shutil.copy(image.ssh_key().with_suffix(".pub"), root / "key.pub")
-        words = rootfs.within(root, "sh", "-c", SCRIPT.format(port=port))
+        words = rootfs.within(root, "sh", "-c", SCRIPT.format(port=port, password=PASSWORD))
         with log.open("wb") as sink:
             process = commands.spawn(words, stdout=sink)
         try:

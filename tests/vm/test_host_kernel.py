@@ -133,7 +133,7 @@ BUILDER = """\
 Host builder
   HostName 127.0.0.1
   Port {port}
-  User admin
+  User gs-admin
   IdentityFile {key}
   IdentitiesOnly yes
   UserKnownHostsFile {known_hosts}
@@ -175,7 +175,7 @@ def test_built_elsewhere(builder: tuple[Target, sshd.Sshd]) -> None:
     )
     try:
         wait_until(lambda: "it runs there already" in target.fleet.log_of("builder"))
-        commands.run(["pkill", "-KILL", "-f", "^sshd: admin"])
+        commands.run(["pkill", "-KILL", "-f", "^sshd: gs-admin"])
         wait_until(lambda: "connecting again" in target.fleet.log_of("builder"))
         said = "".join(second.communicate(timeout=DEADLINE))
     finally:
@@ -183,7 +183,7 @@ def test_built_elsewhere(builder: tuple[Target, sshd.Sshd]) -> None:
     assert second.returncode == 0, said
     assert f"{target.release()} verified, and the default" in said
     assert target.fleet.log_of("builder").count("> building Linux") == 1
-    home = server.root / "home/admin"
+    home = server.root / "home/gs-admin"
     assert oct((home / ".cache/gs-oom").stat().st_mode)[-3:] == "700"
     done = target.fleet.invoke("uninstall", "--host", "builder")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -252,16 +252,26 @@ def test_a_kernel_that_hangs_with_a_watchdog(target: Target) -> None:
 
 @dataclass(frozen=True)
 class Cut:
-    """What is cut short, by a line of the host's log, and whether the host's power is, too."""
+    """A line of the host's log, and what is cut short then beside the task itself."""
 
     line: str
-    power: bool = False
+    how: Callable[[Target], object] = lambda _: None
+
+
+def power(target: Target) -> None:
+    time.sleep(10)  # in the middle of it, wherever that is
+    machines.power_cycle(target.name)
+
+
+def connections(target: Target) -> None:
+    """The host goes on with what it was told."""
+    target.machine.run(["pkill", "-KILL", "-f", "^sshd: root@"])
 
 
 CUTS = {
     "while it installs": Cut("apt-get -y"),
     "while it reboots": Cut("systemctl --no-block reboot"),
-    "the power, while it installs": Cut("apt-get -y", power=True),
+    "the power, while it installs": Cut("apt-get -y", power),
 }
 
 
@@ -274,18 +284,67 @@ def test_cut_short(target: Target, cut: Cut) -> None:
         target.fleet.command(*target.words), env=target.fleet.environment, cwd=config.REPO
     )
     wait_until(lambda: cut.line in target.fleet.log_of(target.name))
-    if cut.power:
-        time.sleep(10)  # in the middle of it, wherever that is
-        machines.power_cycle(target.name)
+    cut.how(target)
     done.kill()
     done.wait()
     if cut.line.endswith("reboot"):
         wait_until(lambda: target.release() not in ("", stock))
-    elif cut.power:
+    elif cut.how is power:
         wait_until(lambda: target.release() == stock)
+    completes(target)
+
+
+def completes(target: Target) -> None:
     again = target.fleet.invoke(*target.words, timeout=DEADLINE)
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"{target.release()} verified, and the default" in again.stdout
+
+
+#: Holds the lock of dpkg's for as long as nobody ends it.
+LOCKS = """\
+import fcntl, time
+lock = open("/var/lib/dpkg/lock-frontend", "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+time.sleep(9999)
+"""
+
+
+@thorough
+def test_what_is_in_the_way_there(target: Target) -> None:
+    """Each thing is said, on its own line, and does no harm; the next run without it completes."""
+    fill = "fallocate -l $(($(df -k --output=avail /boot | tail -n 1) - 100000))K /filled"
+    assert target.machine.run(["sh", "-c", fill]).returncode == 0
+    fails(target, "MB are free in /boot, and it takes 150", "make room in /boot")
+    assert target.machine.run(["rm", "/filled"]).returncode == 0
+
+    holder = ["systemd-run", "--unit=holder", "python3", "-c", LOCKS]
+    assert target.machine.run(holder).returncode == 0
+    fails(target, "Could not get lock /var/lib/dpkg/lock-frontend", "held by process")
+    assert target.machine.run(["systemctl", "stop", "holder"]).returncode == 0
+
+    first = subprocess.Popen(
+        target.fleet.command(*target.words),
+        env=target.fleet.environment,
+        cwd=config.REPO,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: "apt-get -y" in target.fleet.log_of(target.name))
+    time.sleep(5)
+    connections(target)
+    _, said = first.communicate(timeout=DEADLINE)
+    assert first.returncode == 3, said
+    assert "the connection was lost" in said
+    completes(target)
+
+
+def fails(target: Target, *says: str) -> None:
+    done = target.fleet.invoke(*target.words, timeout=DEADLINE)
+    assert done.returncode == 3, done.stdout + done.stderr
+    (line,) = [
+        line for line in done.stderr.splitlines() if line.startswith("error: ") and says[0] in line
+    ]
+    assert all(word in line for word in says), line
 
 
 def wait_until(reached: Callable[[], bool]) -> None:

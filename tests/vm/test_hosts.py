@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,11 @@ STOCK = f"tests-hosts-{os.getpid()}"
 #: The first value counts.
 SSH_CONFIG = """\
 Host plain
-  User plain
+  User gs-plain
 Host admin
-  User admin
+  User gs-admin
+Host asked
+  User gs-asked
 Host stranger
   UserKnownHostsFile /dev/null
 Host changed
@@ -153,6 +156,23 @@ def test_what_would_be_done(fleet: Fleet) -> None:
     assert "connection" not in bad["plain"], done.stdout
     assert "loader" in bad["one"] and "rights" not in bad["one"]
     assert "rights" in bad["plain"]
+
+
+@pytest.mark.parametrize(
+    ("host", "password", "says"),
+    [
+        ("admin", "", "gs-admin becomes root by sudo"),
+        ("asked", sshd.PASSWORD, "gs-asked by sudo's password"),
+        ("asked", "battery staple", "sudo does not take the password that was given for gs-asked"),
+        ("asked", "", "cannot become root without a password; connect as root, let sudo ask"),
+    ],
+)
+def test_who_becomes_root(fleet: Fleet, host: str, password: str, says: str) -> None:
+    told = replace(fleet, environment={**fleet.environment, "INVOKE_SUDO_PASSWORD": password})
+    words = ("build-kernel", "--dry-run", "--kernel", "6.1", "--source", "debian")
+    done = told.invoke(*words, "--host", host)
+    assert says in done.stdout, done.stdout + done.stderr
+    assert not password or password not in fleet.log_of(host)
 
 
 def test_nothing_is_built_for_a_host_that_is_not_ready(fleet: Fleet) -> None:
