@@ -177,6 +177,7 @@ def patch_kernel(
         "fragment": "file of options, as CONFIG_X=y, that come last; may be repeated",
         "unpatched": "the same configuration of the sources as they are, for comparison",
         "host": "for this machine, by its name for ssh, or a group of hosts.toml; may be repeated",
+        "one-shot": "with --host, GRUB boots the new kernel once; without, where it cannot",
         "build-on": "with --host: local, each for itself, or one by its name (default local)",
     },
     iterable=["host", "fragment"],
@@ -192,6 +193,7 @@ def build_kernel(
     module: bool = False,
     unpatched: bool = False,
     build_on: str = "local",
+    one_shot: bool = True,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -210,10 +212,12 @@ def build_kernel(
 
     def work_on_hosts() -> int:
         from provisioning import fleet
+        from provisioning.hosts import boot
 
+        manner = fleet.Manner(build_on, boot.ONCE if one_shot else boot.FIRST)
         if dry_run:
-            return fleet.plan(request, host, build_on, json)
-        return fleet.build_kernel(request, host, build_on)
+            return fleet.plan(request, host, manner, json)
+        return fleet.build_kernel(request, host, manner)
 
     frontend.run_task(work_on_hosts if host else work)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,33 +74,51 @@ def _verify(remote: Remote, facts: Facts) -> str:
     return "verified"
 
 
-def build_kernel(request: Request, names: Sequence[str], where: str) -> int:
-    """Bring gs to each host, and verify it: as the module, or in a kernel that is built here or
-    elsewhere (``where``). HostFailed with those that failed."""
+@dataclass(frozen=True)
+class Manner:
+    """How kernels come to hosts: where they are built (see placement.py), and how they are tried
+    (boot.ONCE or boot.FIRST)."""
+
+    build_on: str = placement.HERE
+    trial: str = boot.ONCE
+
+    def checks(self, request: Request) -> Sequence[preflight.Check]:
+        """What is looked at on each of the hosts."""
+        if request.module:
+            return preflight.FOR_MODULE
+        once = preflight.ONE_SHOT if self.trial == boot.ONCE else preflight.NO_ONE_SHOT
+        building = preflight.FOR_BUILD if self.build_on == placement.EACH else ()
+        return (*preflight.FOR_KERNEL, *once, *building)
+
+
+def build_kernel(request: Request, names: Sequence[str], manner: Manner) -> int:
+    """Bring gs to each host, and verify it: as the module, or in a kernel. HostFailed with those
+    that failed."""
     if request.module:
         return _work(names, _module_on_each(), "installing")
-    placement.builder(where)  # UsageError before anything else
+    placement.builder(manner.build_on)  # UsageError before anything else
     hosts = inventory.chosen(names)
-    looked = fanout.on_each(hosts, lambda one: _seed_of(request, one, where), "looking")
+    checks = manner.checks(request)
+    looked = fanout.on_each(hosts, lambda one: _seed_of(request, one, checks), "looking")
     seeds = {outcome.host: outcome.result for outcome in looked if outcome.result}
-    built = placement.built(request, seeds, where) if seeds else {}
+    built = placement.built(request, seeds, manner.build_on) if seeds else {}
     tool = package.tool()
 
     def put(remote: Remote) -> str:
         kernel = built[remote.host]
         if isinstance(kernel, ProvisioningError):
             raise kernel
-        return _put_kernel(remote, kernel, tool, seeds[remote.host])
+        return _put_kernel(remote, kernel, tool, seeds[remote.host], manner.trial)
 
     failed = [Outcome[str](one.host, error=one.error) for one in looked if one.error]
     done = fanout.on_each(list(seeds), put, "installing") if seeds else []
     return _tell(sorted((*failed, *done), key=lambda outcome: hosts.index(outcome.host)))
 
 
-def _seed_of(request: Request, remote: Remote, where: str) -> Seed:
+def _seed_of(request: Request, remote: Remote, checks: Sequence[preflight.Check]) -> Seed:
     """What a host's kernel is grown from, if nothing is in the way there; an empty one where the
     configuration is not the host's."""
-    facts = preflight.expect(remote, _checks(request, where))
+    facts = preflight.expect(remote, checks)
     how = versions.flavour(request.config, request.series)
     if facts.one("machine") != how.arch.machine:
         why = f"it is of {facts.one('machine')}, and {how.name} of {how.arch.machine}"
@@ -107,14 +126,7 @@ def _seed_of(request: Request, remote: Remote, where: str) -> Seed:
     return Seed("") if how.base else boot.seed(remote, facts)
 
 
-def _checks(request: Request, where: str) -> Sequence[preflight.Check]:
-    """What is looked at on each of the hosts."""
-    if request.module:
-        return preflight.FOR_MODULE
-    return preflight.FOR_KERNEL + (preflight.FOR_BUILD if where == placement.EACH else ())
-
-
-def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed) -> str:
+def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed, trial: str) -> str:
     """Install it, try it, and keep it if it is good; what was done, in a few words."""
     facts = preflight.gather(remote)
     runs = facts.one("release") == kernel.release
@@ -127,7 +139,7 @@ def _put_kernel(remote: Remote, kernel: KernelPackages, tool: Path, seed: Seed) 
         # What they depend on is to be found on a host that builds modules, without any network.
         headers = kernel.headers if facts.one("dkms") else None
         install.packages(remote, facts, [deb for deb in (kernel.image, headers, tool) if deb])
-        boot.try_once(remote, facts, kernel.release)
+        boot.try_it(remote, facts, kernel.release, trial)
     _verify_on_trial(remote, facts)
     boot.confirm(remote, facts, kernel.release)
     return f"{kernel.release} verified, and the default"
@@ -193,13 +205,13 @@ def _tell(outcomes: Sequence[Outcome[str]]) -> int:
     return 0
 
 
-def plan(request: Request, names: Sequence[str], where: str, as_json: bool) -> int:
+def plan(request: Request, names: Sequence[str], manner: Manner, as_json: bool) -> int:
     """What would be built, and for each host what is in the way of installing it; changes nothing.
     HostFailed if anything is in the way on one of them, or it does not answer."""
     hosts = inventory.chosen(names)
     facts = frontend.describe(request)
-    checks = dict.fromkeys(hosts, _checks(request, where))
-    if one := placement.builder(where):
+    checks = dict.fromkeys(hosts, manner.checks(request))
+    if one := placement.builder(manner.build_on):
         checks[one] = (*checks.get(one, ()), *preflight.FOR_BUILD)
     outcomes = fanout.on_each(list(checks), preflight.gather, "looking")
     found = {outcome.host: _found(outcome, checks[outcome.host]) for outcome in outcomes}

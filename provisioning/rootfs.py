@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning import cache, commands, config
@@ -29,17 +30,27 @@ exit
 """
 
 
-def make(tar: Path, release: str, packages: Sequence[str], *options: Word) -> None:
+@dataclass(frozen=True)
+class Suite:
+    """A release that mmdebstrap knows by its name; where it is not Debian's, its ``sources`` as apt
+    has them."""
+
+    name: str
+    sources: tuple[str, ...] = ()
+
+
+def make(tar: Path, suite: Suite, packages: Sequence[str], *options: Word) -> None:
     """Have mmdebstrap, with its own ``options``, write it to a tar, or raise DownloadFailed."""
     mmdebstrap = commands.which_or_hint("mmdebstrap", "mmdebstrap")
     log = config.cache_dir() / "vm" / "mmdebstrap.log"
     log.unlink(missing_ok=True)
     includes = [f"--include={package}" for package in packages]
     try:
-        commands.run([mmdebstrap, *options, *includes, release, tar], log=log, timeout=1800)
+        words = [mmdebstrap, *options, *includes, suite.name, tar, *suite.sources]
+        commands.run(words, log=log, timeout=1800)
     except CommandFailed as error:
         raise DownloadFailed(
-            f"Debian {release} could not be made",
+            f"a root file system of {suite.name} could not be made",
             error.why or error.what,
             "look at the network, the proxy settings and /etc/subuid, then run it again",
             log=log,
@@ -53,7 +64,7 @@ def unpacked(where: Path, release: str, packages: Sequence[str]) -> Iterator[Pat
 
     def fill(part: Path) -> None:
         with step(f"making a root file system (Debian {release})"):
-            make(part / TAR, release, packages, "--variant=minbase")
+            make(part / TAR, Suite(release), packages, "--variant=minbase")
 
     made = cache.entry("rootfs", cache.key_of(release, *packages), fill)
     where.mkdir(parents=True)

@@ -24,6 +24,9 @@ TRIAL = int(os.environ.get("GS_TRIAL_SECONDS", "300"))
 #: Seconds from a reboot to sshd's answer, of servers that test their memory, too.
 BOOT_TIMEOUT = 600.0
 
+#: How a kernel is tried: GRUB boots it once, or it is GRUB's default until it is up itself.
+ONCE, FIRST = "once", "first"
+
 _TIMEOUT = 300.0
 
 #: What boot.sh keeps of the kernel from before; under ours, modules would be others.
@@ -45,10 +48,10 @@ def keep(remote: Remote, facts: Facts, modules: Sequence[str] = ()) -> None:
     _boot(remote, facts, "keep", *modules)
 
 
-def try_once(remote: Remote, facts: Facts, release: str) -> None:
+def try_it(remote: Remote, facts: Facts, release: str, how: str = ONCE) -> None:
     """Reboot into this kernel. HostFailed if another one comes up, which is the one before."""
-    _boot(remote, facts, "try", release, str(TRIAL))
-    remote.say(f"booting {release} once")
+    _boot(remote, facts, "try", how, release, str(TRIAL))
+    remote.say(f"booting {release} on trial")
     runs = _reboot(remote, facts, TRIAL + 2 * BOOT_TIMEOUT)
     if runs != release:
         _boot(remote, facts, "forget")

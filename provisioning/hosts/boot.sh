@@ -2,7 +2,8 @@
 # What this machine boots next, and from then on. As root: boot.sh COMMAND [ARGUMENT...]
 #   keep [MODULE...]       what runs now is the default, whatever is installed from now on; the
 #                          modules, or those that are loaded, are written down
-#   try RELEASE SECONDS    boot this kernel once; it reboots by itself where nobody confirms it in time
+#   try once|first RELEASE SECONDS   boot this kernel once; it reboots by itself where nobody confirms
+#                          it in time. first, where GRUB cannot: it is the default until it is up
 #   forget                 no kernel is on trial any more
 #   confirm RELEASE        neither is this one: it is the default
 #   back                   the kernel from before the first `keep` is the default, or, where it has been
@@ -77,15 +78,17 @@ keep() { # [MODULE...]
 
 # The unit starts before all that could hang, and as the kernel before is the default, a reboot goes
 # back to it. Where there is a watchdog it reboots a machine that hangs, once systemd has begun.
-try() { # RELEASE SECONDS
-  entry=$(entry_of "$1")
+try() { # once|first RELEASE SECONDS
+  entry=$(entry_of "$2")
+  mend=true
+  [ "$1" = once ] || mend="until grub-set-default '$(saved_entry)'; do sleep 1; done"
   cat >"$UNIT_FILE" <<END
 [Unit]
 Description=Go back to the kernel before, unless this one is confirmed
-ConditionKernelVersion=$1
+ConditionKernelVersion=$2
 DefaultDependencies=no
 [Service]
-ExecStart=/bin/sh -c 'sleep $2; systemctl reboot; sleep 60; systemctl reboot --force --force'
+ExecStart=/bin/sh -c "$mend & sleep $3; systemctl reboot; sleep 60; systemctl reboot --force --force"
 [Install]
 WantedBy=sysinit.target
 END
@@ -93,9 +96,13 @@ END
   printf '[Manager]\nRuntimeWatchdogSec=60\n' >"$WATCHDOG"
   systemctl daemon-reload
   systemctl enable --quiet "$UNIT"
-  grub-reboot "$entry"
-  grub-editenv "$GRUB/grubenv" list | grep -qxF "next_entry=$entry" ||
-    fail "GRUB cannot be told to boot Linux $1 once"
+  if [ "$1" = once ]; then
+    grub-reboot "$entry"
+    grub-editenv "$GRUB/grubenv" list | grep -qxF "next_entry=$entry" ||
+      fail "GRUB cannot be told to boot Linux $2 once"
+  else
+    default "$2"
+  fi
   sync
 }
 

@@ -144,19 +144,36 @@ def _loader(facts: Facts) -> Iterator[Finding]:
         yield Finding("loader", BAD, "there is no GRUB whose default could be kept",
                       "install grub-pc or grub-efi")  # fmt: skip
         return
-    where, layers = facts.one("grub_fs"), facts.one("grub_abstraction").split()
+    where, at = facts.one("grub_fs"), facts.one("grub")
     if not where:
-        yield Finding("loader", BAD, f"it is not to be found out where {facts.one('grub')} lies",
+        yield Finding("loader", BAD, f"it is not to be found out where {at} lies",
                       "see what grub-probe says there, as root")  # fmt: skip
-    elif layers or where in _READ_ONLY_FS:
-        text = f"GRUB cannot write where {facts.one('grub')} is ({', '.join([*layers, where])})"
-        yield Finding("loader", BAD, f"{text}: it would try a new kernel again and again",
-                      "have /boot on a partition of its own, with ext4")  # fmt: skip
     elif not facts.one("grubenv"):
-        yield Finding("loader", BAD, f"there is no {facts.one('grub')}/grubenv",
-                      f"make one: grub-editenv {facts.one('grub')}/grubenv create")  # fmt: skip
+        yield Finding("loader", BAD, f"there is no {at}/grubenv",
+                      f"make one: grub-editenv {at}/grubenv create")  # fmt: skip
+
+
+def _one_shot(facts: Facts) -> Iterator[Finding]:
+    if not facts.one("grub_fs"):
+        return  # said already
+    if unwritable := _unwritable(facts):
+        yield Finding("loader", BAD, f"{unwritable}: it would try a new kernel again and again",
+                      "have /boot on a partition with ext4, or take --no-one-shot")  # fmt: skip
     else:
         yield Finding("loader", GOOD, f"GRUB ({facts.one('firmware')}) can boot a kernel once")
+
+
+def _no_one_shot(facts: Facts) -> Iterator[Finding]:
+    yield Finding("loader", WARNING, "a kernel that does not come up is tried again and again",
+                  "be where its boot menu is to be seen")  # fmt: skip
+
+
+def _unwritable(facts: Facts) -> str:
+    """Why GRUB cannot take back what it is told to boot once, or nothing."""
+    where, layers = facts.one("grub_fs"), facts.one("grub_abstraction").split()
+    if not layers and where not in _READ_ONLY_FS:
+        return ""
+    return f"GRUB cannot write where {facts.one('grub')} is ({', '.join([*layers, where])})"
 
 
 def _headers(facts: Facts) -> Iterator[Finding]:
@@ -226,3 +243,7 @@ _COMMON: tuple[Check, ...] = (_system, _rights, _memory, _cgroups, _clock)
 FOR_KERNEL = (*_COMMON, _loader, _space)
 FOR_MODULE = (*_COMMON, _headers)
 FOR_BUILD = (_building,)
+
+#: Besides, before a kernel is tried once, or is the default while it is tried.
+ONE_SHOT = (_one_shot,)
+NO_ONE_SHOT = (_no_one_shot,)

@@ -37,9 +37,9 @@ update-grub
 """
 
 
-def of_host() -> Path:
-    """The directory of a stock Debian's disk with GRUB; made on the first call, in two minutes."""
-    base = image.root_image(image.HOST)
+def of_host(recipe: image.Recipe = image.HOST) -> Path:
+    """The directory of a stock machine's disk with GRUB; made on the first call, in two minutes."""
+    base = image.root_image(recipe)
     kernel = base / image.KERNEL
     arguments = qemu.kernel_arguments(kernel, qemu.choose_accelerator(kernel))
     script = _INSTALL.format(arguments=arguments)

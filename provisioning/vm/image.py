@@ -10,9 +10,20 @@ from provisioning import cache, commands, config, rootfs
 from provisioning.arch import ARM64, X86_64, Arch
 from provisioning.errors import HostFailed
 from provisioning.progress import step
+from provisioning.rootfs import Suite
 from provisioning.vm import initramfs
 
-RELEASE = "bookworm"
+BOOKWORM = Suite("bookworm")
+
+#: Ubuntu 20.04; for tests that are asked for, as its archive and its keyring are not Debian's.
+UBUNTU_KEYRING = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
+FOCAL = Suite(
+    "focal",
+    tuple(
+        f"deb [signed-by={UBUNTU_KEYRING}] http://archive.ubuntu.com/ubuntu {name} main universe"
+        for name in ("focal", "focal-updates", "focal-security")
+    ),
+)
 
 #: What every guest needs, beyond a minimal Debian.
 PACKAGES = (
@@ -46,6 +57,7 @@ class Recipe:
     size: str
     boots: bool = False
     arch: Arch = X86_64
+    suite: Suite = BOOKWORM
 
 
 #: For the kernels that we build.
@@ -61,6 +73,18 @@ STOCK = Recipe(
 
 #: The same with its boot loader (see disk.py), and room for what is to be installed there.
 HOST = Recipe((*STOCK.packages, "grub-pc"), "3G", boots=True)
+
+#: What the home series lives on: Ubuntu's own 5.4, GRUB 2.04, memory cgroups of version 1.
+UBUNTU_HOST = Recipe(
+    (
+        *(name for name in PACKAGES if name != "gdb-minimal"),
+        *("gdb", "initramfs-tools", "linux-image-virtual", "linux-headers-virtual"),
+        *("dkms", "gcc", "make", "zstd", "grub-pc", "netbase"),
+    ),
+    "4G",
+    boots=True,
+    suite=FOCAL,
+)
 
 #: What the pages of docs/recipes put to work.
 SERVICES = Recipe(
@@ -138,12 +162,12 @@ def _key(recipe: Recipe) -> str:
                 path.read_bytes(),
             ]
     foreign = [] if recipe.arch == X86_64 else [recipe.arch.name, *_configuring(recipe)]
-    return cache.key_of(RELEASE, *recipe.packages, recipe.size, *MASKED, *files, *foreign)
+    return cache.key_of(recipe.suite.name, *recipe.packages, recipe.size, *MASKED, *files, *foreign)
 
 
 def _make(recipe: Recipe, part: Path) -> None:
     tar = part / rootfs.TAR
-    with step(f"making the guest's root image (Debian {RELEASE})"):
+    with step(f"making the guest's root image ({recipe.suite.name})"):
         _debootstrap(recipe, tar)
         if not recipe.arch.is_foreign:
             (part / HOST_KEY).write_bytes(_read_member(tar, _HOST_KEY_IN_TAR))
@@ -168,7 +192,7 @@ def _debootstrap(recipe: Recipe, tar: Path) -> None:
         words += ["--variant=minbase"]
     # Of the other variant it is the last stage that there is.
     stage = "extract" if recipe.arch.is_foreign else "customize"
-    rootfs.make(tar, RELEASE, recipe.packages, *words, *(f"--{stage}-hook={h}" for h in hooks))
+    rootfs.make(tar, recipe.suite, recipe.packages, *words, *(f"--{stage}-hook={h}" for h in hooks))
 
 
 def _configuring(recipe: Recipe) -> list[str]:

@@ -91,10 +91,12 @@ cgroup=2
 """
 
 
-BUILT_THERE = (*preflight.FOR_KERNEL, *preflight.FOR_BUILD)
+BUILT_THERE = (*(*preflight.FOR_KERNEL, *preflight.ONE_SHOT), *preflight.FOR_BUILD)
 
 
-def judged(text: str, checks: Sequence[preflight.Check] = preflight.FOR_KERNEL) -> list[Finding]:
+def judged(
+    text: str, checks: Sequence[preflight.Check] = (*preflight.FOR_KERNEL, *preflight.ONE_SHOT)
+) -> list[Finding]:
     return preflight.judge(preflight.parse(text, asked=1000000.5), checks)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioning.config import REPO
-from provisioning.vm import machines
+from provisioning.vm import disk, image, machines
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,13 @@ class Fleet:
 
     def log_of(self, name: str) -> str:
         return max((self.cache / "hosts" / name).glob("*.log")).read_text()
+
+
+def stock_disk() -> Path:
+    """Of the system that GS_HOST_SYSTEM names: bookworm (default), or Ubuntu's focal, for which its
+    archive must be reachable, and image.UBUNTU_KEYRING be there."""
+    systems = {"bookworm": image.HOST, "focal": image.UBUNTU_HOST}
+    return disk.of_host(systems[os.environ.get("GS_HOST_SYSTEM") or "bookworm"])
 
 
 def state_of(machine: machines.Machine) -> str:

@@ -17,10 +17,10 @@ import pytest
 
 from provisioning import commands, config
 from provisioning.errors import ProvisioningError
-from provisioning.vm import disk, image, machines
+from provisioning.vm import image, machines
 from tests.kernels import chosen_series, sources_of
 from tests.vm import sshd
-from tests.vm.fleet import Fleet, state_of
+from tests.vm.fleet import Fleet, state_of, stock_disk
 
 #: Seconds for a build from nothing, and everything else that is done on the host.
 DEADLINE = 2400
@@ -50,7 +50,7 @@ def targets(series: str, count: int) -> Iterator[list[Target]]:
     """Hosts that are alike, all behind one ssh_config."""
     names = [f"tests-kernel-{series}-{os.getpid()}-{number}" for number in range(count)]
     words = ("build-kernel", "--kernel", series, "--source", sources_of(series), "--config", "host")
-    base = disk.of_host()
+    base = stock_disk()
     try:
         up = [machines.up(base / image.KERNEL, name, base=base) for name in names]
         fleet = Fleet.of(up, config.cache_dir())

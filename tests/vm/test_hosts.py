@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from provisioning.config import REPO
-from provisioning.vm import disk, image, machines, qemu
+from provisioning.vm import image, machines, qemu
 from tests.vm import sshd
-from tests.vm.fleet import Fleet, state_of
+from tests.vm.fleet import Fleet, state_of, stock_disk
 
 STOCK = f"tests-hosts-{os.getpid()}"
 
@@ -76,7 +76,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """One host as people have it: a stock kernel, booted by the GRUB on its own disk."""
-    base = disk.of_host()
+    base = stock_disk()
     try:
         machine = machines.up(base / image.KERNEL, STOCK, base=base)
         yield Fleet.of([machine], tmp_path_factory.mktemp("stock"))
@@ -211,7 +211,7 @@ def test_a_stock_host_is_not(stock: Fleet) -> None:
 def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
     """From Debian as it comes, with the headers of its kernel and DKMS, to verified, and back."""
     name = f"tests-module-{os.getpid()}"
-    base = disk.of_host()
+    base = stock_disk()
     try:
         machine = machines.up(base / image.KERNEL, name, base=base)
         fleet = Fleet.of([machine], tmp_path)
