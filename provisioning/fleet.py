@@ -87,8 +87,8 @@ class Manner:
         if request.module:
             return preflight.FOR_MODULE
         once = preflight.ONE_SHOT if self.trial == boot.ONCE else preflight.NO_ONE_SHOT
-        building = preflight.FOR_BUILD if self.build_on == placement.EACH else ()
-        return (*preflight.FOR_KERNEL, *once, *building)
+        where = {placement.EACH: preflight.FOR_BUILD, placement.HERE: preflight.BUILT_HERE}
+        return (*preflight.FOR_KERNEL, *once, *where.get(self.build_on, ()))
 
 
 def build_kernel(request: Request, names: Sequence[str], manner: Manner) -> int:

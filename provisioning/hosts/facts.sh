@@ -50,6 +50,8 @@ done
 if [ -d /sys/firmware/efi ]; then say firmware efi; else say firmware bios; fi
 
 [ -e "/lib/modules/$(uname -r)/build/Makefile" ] && say headers yes
+say python "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
+say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2)"
 command -v dkms >/dev/null 2>&1 && say dkms yes
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then say cgroup 2
 elif [ -d /sys/fs/cgroup/memory ]; then say cgroup 1; fi

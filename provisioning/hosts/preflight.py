@@ -5,6 +5,7 @@ Looks only; `facts.sh` gathers, `judge` says what it means.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ BUILD_MB = 12_000
 
 #: MB of memory below which a build of a kernel is killed.
 BUILD_MEMORY_MB = 1500
+
+#: Oldest Python that provisioning itself runs on.
+BUILD_PYTHON = (3, 10)
 
 #: Seconds by which a clock may be off: certificates and signatures have times.
 CLOCK_OFF = 120
@@ -214,9 +218,23 @@ def _building(facts: Facts) -> Iterator[Finding]:
         yield Finding("building", BAD, "it does not install Debian packages",
                       "build on Debian, Ubuntu or another one that does")  # fmt: skip
     yield _room(facts, "the home", "home_free_kb", BUILD_MB)
+    if (python := facts.one("python")) and _version(python) < BUILD_PYTHON:
+        yield Finding("building", BAD, f"its Python is {python}, and building takes 3.10",
+                      "build on another one: --build-on")  # fmt: skip
     if facts.number("memory_kb") // 1024 < BUILD_MEMORY_MB:
         yield Finding("memory", BAD, f"a build takes {BUILD_MEMORY_MB} MB of memory",
                       "build somewhere else")  # fmt: skip
+
+
+def _headers_of_ours(facts: Facts) -> Iterator[Finding]:
+    ours, there = platform.libc_ver()[1], facts.one("libc")
+    if facts.one("dkms") and ours and there and _version(there) < _version(ours):
+        text = f"its C library is {there}, and ours {ours}: DKMS cannot build there for our kernel"
+        yield Finding("headers", WARNING, text, "build on a machine as old: --build-on")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _cgroups(facts: Facts) -> Iterator[Finding]:
@@ -243,6 +261,9 @@ _COMMON: tuple[Check, ...] = (_system, _rights, _memory, _cgroups, _clock)
 FOR_KERNEL = (*_COMMON, _loader, _space)
 FOR_MODULE = (*_COMMON, _headers)
 FOR_BUILD = (_building,)
+
+#: Before a kernel is installed that was built here.
+BUILT_HERE = (_headers_of_ours,)
 
 #: Besides, before a kernel is tried once, or is the default while it is tried.
 ONE_SHOT = (_one_shot,)

@@ -137,7 +137,7 @@ def test_what_is_in_the_way(line: str, check: str, level: str, says: str) -> Non
     assert found[0].mend or level == NOTE
 
 
-@pytest.mark.parametrize("line", ["home_free_kb=9000000", "memory_kb=1000000"])
+@pytest.mark.parametrize("line", ["home_free_kb=9000000", "memory_kb=1000000", "python=3.8"])
 def test_what_is_in_the_way_of_a_build_there(line: str) -> None:
     key = line.partition("=")[0]
     text = "\n".join([*(f for f in FACTS.splitlines() if not f.startswith(key)), line])
@@ -157,6 +157,12 @@ def test_what_is_in_the_way_of_a_build_there(line: str) -> None:
 def test_what_a_module_needs(line: str, level: str, says: str) -> None:
     found = [f for f in judged(f"{FACTS}{line}\n", preflight.FOR_MODULE) if f.check == "module"]
     assert found[0].level == level and says in found[0].text
+
+
+def test_headers_for_an_older_library() -> None:
+    for libc, expected in (("2.1", [WARNING]), ("99.0", []), ("", [])):
+        text = f"{FACTS}dkms=yes\nlibc={libc}\n"
+        assert [f.level for f in judged(text, preflight.BUILT_HERE)] == expected
 
 
 def test_the_script_finds_what_is_looked_at() -> None:
