@@ -27,7 +27,7 @@ rm -rf "$2.part" && mkdir -p "$2.part" && tar -xf "$1" -C "$2.part" && mv "$2.pa
 """
 
 #: Lines of the builder that are worth being told of while one waits.
-_TOLD = (">", "  done in", "  failed", "error:", "it runs there")
+_TOLD = (">", "  done in", "  failed", "error:")
 
 
 def carry_out(remote: Remote, facts: Facts, order: str) -> str:

@@ -33,7 +33,7 @@ def run(
     """
     remote.run(["mkdir", "-p", "-m", "700", str(folder)])
     if _job(remote, become, "start", str(folder), *words).strip() == "found":
-        on_line("it runs there already; following it")
+        remote.say("it runs there already")
     size, rest = 0, ""
     while True:
         stands, size, text = _more(remote, folder, size)
@@ -56,7 +56,7 @@ def _more(remote: Remote, folder: Path, size: int) -> tuple[str, int, str]:
     try:
         said = _job(remote, [], "more", str(folder), str(size), noted=False)
     except (ConnectionLost, CommandTimedOut) as error:
-        remote.note(f"{error}; connecting again")
+        remote.say(f"{error.what}; connecting again")
         remote.again(RECONNECT)
         return _RUNS, size, ""
     head, _, text = said.partition("\n")

@@ -175,7 +175,7 @@ def test_built_elsewhere(builder: tuple[Target, sshd.Sshd]) -> None:
     )
     try:
         wait_until(lambda: "it runs there already" in target.fleet.log_of("builder"))
-        commands.run(["pkill", "-KILL", "-f", "^sshd: gs-admin"])
+        commands.run(["pkill", "-KILL", "-f", "^sshd: gs-admin@notty"])
         wait_until(lambda: "connecting again" in target.fleet.log_of("builder"))
         said = "".join(second.communicate(timeout=DEADLINE))
     finally:
