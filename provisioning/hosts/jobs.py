@@ -33,7 +33,7 @@ def run(
     """
     remote.run(["mkdir", "-p", "-m", "700", str(folder)])
     if _job(remote, become, "start", str(folder), *words).strip() == "found":
-        remote.say("it runs there already")
+        _tell(remote, "it runs there already")
     size, rest = 0, ""
     while True:
         stands, size, text = _more(remote, folder, size)
@@ -56,7 +56,7 @@ def _more(remote: Remote, folder: Path, size: int) -> tuple[str, int, str]:
     try:
         said = _job(remote, [], "more", str(folder), str(size), noted=False)
     except (ConnectionLost, CommandTimedOut) as error:
-        remote.say(f"{error.what}; connecting again")
+        _tell(remote, f"{error.what}; connecting again")
         remote.again(RECONNECT)
         return _RUNS, size, ""
     head, _, text = said.partition("\n")
@@ -67,6 +67,12 @@ def _more(remote: Remote, folder: Path, size: int) -> tuple[str, int, str]:
         raise HostFailed(
             f"{remote.host.name}: a job does not tell how it stands", head, log=remote.log
         ) from None
+
+
+def _tell(remote: Remote, text: str) -> None:
+    """Of the job itself, so that its log does not have it."""
+    remote.note(text)
+    remote.say(text)
 
 
 def _job(remote: Remote, become: Sequence[str], *words: str, noted: bool = True) -> str:

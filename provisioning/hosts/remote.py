@@ -62,15 +62,15 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Remote:
-    """A host that answers; made by :func:`connected`, and of use to one thread. ``say`` takes what
-    is told to those who wait."""
+    """A host that answers; made by :func:`connected`, and of use to one thread. ``say`` tells
+    those who wait what is under way there."""
 
     def __init__(
         self, host: Host, connection: fabric.Connection, log: Path, say: Callable[[str], None]
     ):
         self.host = host
         self.log = log
-        self._say = say
+        self.say = say
         self._connection = connection
 
     def run(
@@ -180,11 +180,6 @@ class Remote:
     def _boot_id(self) -> str:
         words = ["cat", "/proc/sys/kernel/random/boot_id"]
         return self.run(words, timeout=CONNECT_TIMEOUT).stdout
-
-    def say(self, text: str) -> None:
-        """Tell those who wait what is under way there; it is in the log, too."""
-        self.note(f"# {text}")
-        self._say(text)
 
     def close(self) -> None:
         """End the connection, and with it whatever waits for it."""
