@@ -79,7 +79,7 @@ UBUNTU_HOST = Recipe(
     (
         *(name for name in PACKAGES if name != "gdb-minimal"),
         *("gdb", "initramfs-tools", "linux-image-virtual", "linux-headers-virtual"),
-        *("dkms", "gcc", "make", "zstd", "grub-pc", "netbase"),
+        *("apt", "dkms", "gcc", "make", "zstd", "grub-pc", "netbase"),
     ),
     "4G",
     boots=True,
