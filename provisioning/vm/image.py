@@ -184,6 +184,8 @@ def _debootstrap(recipe: Recipe, tar: Path) -> None:
         'echo gs >"$1/etc/hostname"',
         'printf "127.0.0.1 localhost gs\\n" >"$1/etc/hosts"',
         'printf "/dev/vda / ext4 rw 0 0\\n" >"$1/etc/fstab"',
+        # dpkg's of today makes it itself, Ubuntu 20.04's cannot do without.
+        ': >>"$1/var/lib/dpkg/available"',
     ]
     words = [f"--architectures={recipe.arch.debian}"]
     if recipe.arch.is_foreign:
