@@ -1,4 +1,9 @@
-"""A patched kernel on hosts that boot by themselves: tried once, kept only when it is good."""
+"""A patched kernel on hosts that boot by themselves: tried once, kept only when it is good.
+
+GS_BAD_KERNELS=all adds kernels that are not good, and what is cut short, each some minutes;
+GS_HOST_SYSTEM names another system on the hosts (see fleet.py), and GS_HOST_CONFIG another
+configuration than host, as distro, whose build takes long.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +54,8 @@ class Target:
 def targets(series: str, count: int) -> Iterator[list[Target]]:
     """Hosts that are alike, all behind one ssh_config."""
     names = [f"tests-kernel-{series}-{os.getpid()}-{number}" for number in range(count)]
-    words = ("build-kernel", "--kernel", series, "--source", sources_of(series), "--config", "host")
+    words = ("build-kernel", "--kernel", series, "--source", sources_of(series))
+    words += ("--config", os.environ.get("GS_HOST_CONFIG") or "host")
     base = stock_disk()
     try:
         up = [machines.up(base / image.KERNEL, name, base=base) for name in names]
