@@ -55,6 +55,8 @@ def try_it(remote: Remote, facts: Facts, release: str, how: str = ONCE) -> None:
     runs = _reboot(remote, facts, TRIAL + 2 * BOOT_TIMEOUT)
     if runs != release:
         _boot(remote, facts, "forget")
+        if how == FIRST:  # somebody may have chosen it in the menu
+            keep(remote, facts)
         raise HostFailed(
             f"{remote.host.name}: Linux {release} did not stay up, or had no network",
             f"{runs} runs there again",

@@ -229,6 +229,14 @@ def test_a_bad_kernel(target: Target, tmp_path: Path, bad: str) -> None:
 
 
 @thorough
+def test_a_bad_kernel_where_grub_cannot_boot_once(target: Target, tmp_path: Path) -> None:
+    """It is the default while it is tried, until it is up itself."""
+    fragment = tmp_path / "bad.config"
+    fragment.write_text(BAD["has no network"])
+    refused(target, "--no-one-shot", "--fragment", str(fragment), trial=45)
+
+
+@thorough
 def test_a_kernel_that_hangs_before_any_watchdog(target: Target, tmp_path: Path) -> None:
     """Somebody has to switch it off and on; then the kernel before boots."""
     fragment = tmp_path / "bad.config"
