@@ -72,14 +72,14 @@ STOCK = Recipe(
 )
 
 #: The same with its boot loader (see disk.py), and room for what is to be installed there.
-HOST = Recipe((*STOCK.packages, "grub-pc"), "3G", boots=True)
+HOST = Recipe((*STOCK.packages, "grub-pc", "sudo"), "3G", boots=True)
 
 #: What the home series lives on: Ubuntu's own 5.4, GRUB 2.04, memory cgroups of version 1.
 UBUNTU_HOST = Recipe(
     (
         *(name for name in PACKAGES if name != "gdb-minimal"),
         *("gdb", "initramfs-tools", "linux-image-virtual", "linux-headers-virtual"),
-        *("apt", "dkms", "gcc", "make", "zstd", "grub-pc", "netbase"),
+        *("apt", "dkms", "gcc", "make", "zstd", "grub-pc", "netbase", "sudo"),
     ),
     "4G",
     boots=True,

@@ -14,11 +14,9 @@ import pytest
 
 from provisioning import commands, rootfs
 from provisioning.vm import image, qemu
+from tests.vm.fleet import PASSWORD
 
 PACKAGES = ("openssh-server", "procps", "sudo")
-
-#: What sudo asks one of the users for.
-PASSWORD = "correct horse"
 
 #: root and these users take our key; sudo is for two of them, of which one is to give a password.
 #: Nothing of the host's is asked for.

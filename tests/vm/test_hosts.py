@@ -18,7 +18,7 @@ import pytest
 from provisioning.config import REPO
 from provisioning.vm import image, machines, qemu
 from tests.vm import sshd
-from tests.vm.fleet import Fleet, state_of, stock_disk
+from tests.vm.fleet import PASSWORD, Fleet, state_of, stock_disk
 
 STOCK = f"tests-hosts-{os.getpid()}"
 
@@ -162,7 +162,7 @@ def test_what_would_be_done(fleet: Fleet) -> None:
     ("host", "password", "says"),
     [
         ("admin", "", "gs-admin becomes root by sudo"),
-        ("asked", sshd.PASSWORD, "gs-asked by sudo's password"),
+        ("asked", PASSWORD, "gs-asked by sudo's password"),
         ("asked", "battery staple", "sudo does not take the password that was given for gs-asked"),
         ("asked", "", "cannot become root without a password; connect as root, let sudo ask"),
     ],
@@ -209,12 +209,13 @@ def test_a_stock_host_is_not(stock: Fleet) -> None:
 
 
 def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
-    """From Debian as it comes, with the headers of its kernel and DKMS, to verified, and back."""
+    """From Debian as it comes, with the headers of its kernel and DKMS, to verified, and back; by a
+    user whom sudo asks for a password, which nobody writes down."""
     name = f"tests-module-{os.getpid()}"
     base = stock_disk()
     try:
         machine = machines.up(base / image.KERNEL, name, base=base)
-        fleet = Fleet.of([machine], tmp_path)
+        fleet = Fleet.of([machine], tmp_path).by_sudo(machine)
         before = state_of(machine)
         words = ("build-kernel", "--module", "--host", name)
         assert fleet.invoke(*words, "--dry-run").returncode == 0
@@ -237,6 +238,8 @@ def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
         assert "removed gs-oom and gs-oom-dkms" in done.stdout
         assert state_of(machine) == before
         assert "nothing to do" in fleet.invoke("uninstall", "--host", name).stdout
+        for log in (tmp_path / "hosts" / name).iterdir():
+            assert PASSWORD not in log.read_text()
     finally:
         machines.down(name)
 
