@@ -16,7 +16,7 @@ from provisioning.config import REPO
 from provisioning.errors import HostFailed, ProvisioningError
 from provisioning.errors import report as error_report
 from provisioning.frontend import Request
-from provisioning.hosts import boot, fanout, install, inventory, preflight
+from provisioning.hosts import boot, building, fanout, install, inventory, preflight, uploads
 from provisioning.hosts.fanout import Outcome
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.preflight import Facts
@@ -184,6 +184,8 @@ def uninstall(names: Sequence[str]) -> int:
         boot.go_back(remote, facts)
         said = install.remove(remote, facts)
         boot.restore(remote, facts)
+        building.stop(remote, facts)
+        uploads.clear(remote)
         return said
 
     return _work(names, take_away, "removing")

@@ -27,6 +27,12 @@ BOOT_TIMEOUT = 600.0
 #: How a kernel is tried: GRUB boots it once, or it is GRUB's default until it is up itself.
 ONCE, FIRST = "once", "first"
 
+#: What to do where a host that tries a kernel does not come back.
+_HINTS = {
+    ONCE: "see its console; after a power cycle the kernel before boots",
+    FIRST: "choose the kernel before in its boot menu, then: ./dev rollback --host NAME",
+}
+
 _TIMEOUT = 300.0
 
 #: What boot.sh keeps of the kernel from before; under ours, modules would be others.
@@ -52,7 +58,7 @@ def try_it(remote: Remote, facts: Facts, release: str, how: str = ONCE) -> None:
     """Reboot into this kernel. HostFailed if another one comes up, which is the one before."""
     _boot(remote, facts, "try", how, release, str(TRIAL))
     remote.say(f"booting {release} on trial")
-    runs = _reboot(remote, facts, TRIAL + 2 * BOOT_TIMEOUT)
+    runs = _reboot(remote, facts, TRIAL + 2 * BOOT_TIMEOUT, _HINTS[how])
     if runs != release:
         _boot(remote, facts, "forget")
         if how == FIRST:  # somebody may have chosen it in the menu
@@ -99,9 +105,10 @@ def restore(remote: Remote, facts: Facts) -> None:
     _boot(remote, facts, "restore")
 
 
-def _reboot(remote: Remote, facts: Facts, timeout: float) -> str:
-    """Reboot, and the release of the kernel that came up; ``timeout`` in seconds."""
-    remote.reboot(facts.as_root, timeout)
+def _reboot(remote: Remote, facts: Facts, timeout: float, hint: str = _HINTS[ONCE]) -> str:
+    """Reboot, and the release of the kernel that came up; ``timeout`` in seconds, and what to do
+    when it is over."""
+    remote.reboot(facts.as_root, timeout, hint)
     return remote.run(["uname", "-r"]).stdout.strip()
 
 

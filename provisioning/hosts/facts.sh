@@ -6,12 +6,12 @@ say() { printf '%s=%s\n' "$1" "$2"; }
 first() { IFS= read -r line 2>/dev/null <"$1" && printf %s "$line"; }
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
+[ $# -eq 0 ] || IFS= read -r password
 say user "$(id -un)"
 as_root() { "$@"; }
 if [ "$(id -u)" -eq 0 ]; then say root yes
 elif sudo -n true 2>/dev/null; then say root sudo; as_root() { sudo -n "$@"; }
 elif [ $# -gt 0 ]; then
-  IFS= read -r password
   as_root() { printf '%s\n' "$password" | sudo -S -p '' "$@"; }
   if as_root true 2>/dev/null; then say root password; else say root wrong; as_root() { false; }; fi
 else say root no; fi
@@ -50,7 +50,8 @@ done
 if [ -d /sys/firmware/efi ]; then say firmware efi; else say firmware bios; fi
 
 [ -e "/lib/modules/$(uname -r)/build/Makefile" ] && say headers yes
-say python "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
+[ -d "${XDG_CACHE_HOME:-$HOME/.cache}/gs-oom/build/kernel-source" ] && say built_before yes
+say python "$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
 say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2)"
 command -v dkms >/dev/null 2>&1 && say dkms yes
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then say cgroup 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provisioning.errors import HostFailed
-from provisioning.hosts import building, uploads
+from provisioning.hosts import uploads
 from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
 
@@ -52,14 +52,12 @@ def packages(remote: Remote, facts: Facts, debs: Sequence[Path]) -> None:
 
 
 def remove(remote: Remote, facts: Facts) -> str:
-    """Purge our packages, which unloads the module, and what was uploaded."""
+    """Purge our packages, which unloads the module."""
     uploads.unmark(remote)
     listed = remote.run(["dpkg-query", "-W", "-f", "${Package}\n", *PACKAGES], check=False)
     there = listed.stdout.split()
     if there:
         _apt(remote, facts, "purge", *there)
-    building.stop(remote, facts)
-    uploads.clear(remote)
     return f"removed {' and '.join(there)}" if there else "nothing to do"
 
 

@@ -26,6 +26,9 @@ BOOT_MB = 150
 ROOT_MB = 1000
 BUILD_MB = 12_000
 
+#: MB for a build where there has been one, or is one: what it took is not free any more.
+AGAIN_MB = 3_000
+
 #: MB of memory below which a build of a kernel is killed.
 BUILD_MEMORY_MB = 1500
 
@@ -217,7 +220,8 @@ def _building(facts: Facts) -> Iterator[Finding]:
     if facts.one("packages") != "dpkg":
         yield Finding("building", BAD, "it does not install Debian packages",
                       "build on Debian, Ubuntu or another one that does")  # fmt: skip
-    yield _room(facts, "the home", "home_free_kb", BUILD_MB)
+    need_mb = AGAIN_MB if facts.one("built_before") else BUILD_MB
+    yield _room(facts, "the home", "home_free_kb", need_mb)
     if (python := facts.one("python")) and _version(python) < BUILD_PYTHON:
         yield Finding("building", BAD, f"its Python is {python}, and building takes 3.10",
                       "build on another one: --build-on")  # fmt: skip

@@ -6,6 +6,7 @@ by itself takes any. Everything that is run, and what it printed, goes to the ho
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 import fabric
 import paramiko
 from invoke.exceptions import CommandTimedOut as InvokeTimedOut
+from invoke.exceptions import ThreadException
 from paramiko.ssh_exception import (
     AuthenticationException,
     BadHostKeyException,
@@ -61,6 +63,15 @@ _OWN_KEYS = "~/.ssh/known_hosts"
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
+class _AtOnce(io.StringIO):
+    """Input that is read as a whole: Invoke asks for a character at a time, and a program that has
+    ended meanwhile would be an error."""
+
+    def read(self, size: int | None = -1) -> str:
+        """All that is left."""
+        return super().read()
+
+
 class Remote:
     """A host that answers; made by :func:`connected`, and of use to one thread. ``say`` tells
     those who wait what is under way there."""
@@ -92,16 +103,19 @@ class Remote:
         if noted:
             self.note(f"$ {shown or line}")
         try:
-            in_stream = io.StringIO(stdin) if stdin else False
+            in_stream = _AtOnce(stdin) if stdin else False
             done = self._connection.run(line, timeout=timeout, in_stream=in_stream)
         except InvokeTimedOut:
             raise CommandTimedOut(
                 f"{self.host.name}: {words[0]} did not end in {timeout:.0f} s", log=self.log
             ) from None
-        except (SSHException, EOFError, OSError) as error:
+        except (SSHException, EOFError, OSError, ThreadException) as error:
             raise self._lost(error) from None
         if noted:
             self.note(done.stdout + done.stderr)
+        # The same for a program that a signal ended, but not over a connection that is no more.
+        if done.exited == -1 and not self._connection.is_connected:
+            raise self._lost(EOFError("it ended"))
         completed = Completed(done.exited, done.stdout, done.stderr)
         if check and done.exited:
             raise CommandFailed(
@@ -117,48 +131,57 @@ class Remote:
         part = f"{there}.part"
         self.note(f"put {local} {there}")
         try:
-            self._connection.put(str(local), remote=part)
-            sftp = self._connection.sftp()
+            sftp = self._sftp()
+            sftp.put(str(local), part)
             sftp.chmod(part, mode)
             sftp.posix_rename(part, str(there))
+        except (SSHException, EOFError, TimeoutError) as error:
+            raise self._lost(error) from None
         except OSError as error:
             why = error.strerror or str(error)
             raise HostFailed(f"{self.host.name}: cannot write {there}", why, log=self.log) from None
-        except (SSHException, EOFError) as error:
-            raise self._lost(error) from None
 
     def get(self, there: Path, local: Path) -> None:
         """Copy a file from there. HostFailed if there is none."""
         self.note(f"get {there}")
         try:
-            self._connection.get(str(there), local=str(local))
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise HostFailed(f"{self.host.name}: cannot read {there}", why, log=self.log) from None
-        except (SSHException, EOFError) as error:
+            self._sftp().get(str(there), str(local))
+        except (SSHException, EOFError, TimeoutError) as error:
             raise self._lost(error) from None
+        except OSError as error:
+            what = f"cannot read {self.host.name}:{there}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                what = f"cannot write {local}"
+            raise HostFailed(what, error.strerror or str(error), log=self.log) from None
+
+    def _sftp(self) -> paramiko.SFTPClient:
+        """Files' own channel; what is asked there has the time of a command."""
+        sftp: paramiko.SFTPClient = self._connection.sftp()
+        if channel := sftp.get_channel():
+            channel.settimeout(TIMEOUT)
+        return sftp
 
     def note(self, text: str) -> None:
         """Write to the host's log."""
         with self.log.open("a") as log:
             log.write(text.rstrip("\n") + "\n" if text else "")
 
-    def reboot(self, become: Sequence[str], timeout: float) -> None:
+    def reboot(self, become: Sequence[str], timeout: float, hint: str) -> None:
         """Have it reboot (``become``: what makes a command root's), and connect to it again.
-        HostFailed if no other boot answers in time, in seconds."""
+        HostFailed, with the hint, if no other boot answers in time, in seconds."""
         before = self._boot_id()
         try:
             self.run([*become, "systemctl", "--no-block", "reboot"])
         except HostFailed:
             pass  # it was that quick, or else the same boot answers until the time is over
-        self._until(lambda: self._boot_id() != before, timeout)
+        self._until(lambda: self._boot_id() != before, timeout, hint)
 
     def again(self, timeout: float) -> None:
         """Connect once more, where the connection was lost; HostFailed if it is not possible in
         time, in seconds."""
-        self._until(lambda: True, timeout)
+        self._until(lambda: True, timeout, "run it again when it answers")
 
-    def _until(self, is_it: Callable[[], bool], timeout: float) -> None:
+    def _until(self, is_it: Callable[[], bool], timeout: float, hint: str) -> None:
         """Connect again and again, until the host that was sought answers."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -173,7 +196,7 @@ class Remote:
                 self.note(f"not yet: {error}")
         raise HostFailed(
             f"{self.host.name} did not come back in {timeout:.0f} s",
-            hint="see its console; after a power cycle the kernel before boots",
+            hint=hint,
             log=self.log,
         )
 

@@ -12,6 +12,9 @@ from provisioning.hosts.remote import Remote
 #: As a shell reads it.
 FOLDER = "${XDG_CACHE_HOME:-$HOME/.cache}/gs-oom"
 
+#: Seconds for removing it: trees of sources and objects may be in it.
+CLEARING = 1800.0
+
 _MARK = "installed"
 
 
@@ -56,7 +59,7 @@ def unmark(remote: Remote) -> None:
 
 def clear(remote: Remote) -> None:
     """Nothing of ours is kept there any more."""
-    _shell(remote, f'rm -rf "{FOLDER}"')
+    remote.run(["sh", "-c", f'rm -rf "{FOLDER}"'], timeout=CLEARING)
 
 
 def _marked(debs: Sequence[Path]) -> str:

@@ -18,6 +18,9 @@ from provisioning.progress import step
 #: What ``--source`` means when nothing is given.
 DEFAULT = "kernel.org"
 
+#: How tar(1) names the directory that it packs, and no target of a link.
+_RENAME = "s,^\\.,{},S"
+
 #: Never copied from a directory that the user gives.
 NOT_SOURCE = (".git", ".pc")
 
@@ -79,10 +82,11 @@ def tarball(series: str, spec: str) -> Path:
     def make(part: Path) -> None:
         name = f"linux-{release_of(found.tree())}"
         with step(f"packing {path}"):
-            words: list[str | Path] = ["tar", "-C", found.tree(), "-I", "gzip -1", "-cf"]
-            commands.run([*words, part / f"{name}.tar.gz", f"--transform=s,^\\.,{name},", "."])
+            words: list[str | Path] = ["tar", "-C", found.tree(), "-I", "gzip -1"]
+            words.append(f"--transform={_RENAME.format(name)}")
+            commands.run([*words, "-cf", part / f"{name}.tar.gz", "."])
 
-    (made,) = cache.entry("source-tar", found.key, make).glob("*.tar.gz")
+    (made,) = cache.entry("source-tar", cache.key_of(found.key, _RENAME), make).glob("*.tar.gz")
     return made
 
 

@@ -90,6 +90,24 @@ def test_it_is_stopped_with_all_that_it_started(tmp_path: Path) -> None:
     job("stop", tmp_path / "none")
 
 
+def test_of_two_that_start_at_once_one_is_found(tmp_path: Path) -> None:
+    command = ["sh", "-c", SCRIPT.read_text(), "job.sh", "start", str(tmp_path), *WAITS]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(one.communicate(timeout=60)[0] for one in both)
+    assert said == ["found\n", "started\n"]
+    assert more(tmp_path)[0] == "runs"
+    (tmp_path / "go").touch()
+    assert until(tmp_path, "0") == "two\nthree\n"
+
+
+def test_a_status_that_could_not_be_written(tmp_path: Path) -> None:
+    """As on a full disk."""
+    job("start", tmp_path, "true")
+    until(tmp_path, "0")
+    (tmp_path / "status").write_text("")
+    assert more(tmp_path)[0] == "lost"
+
+
 def test_an_order_and_what_came_of_it() -> None:
     order = Order("6.1", "debian", "distro", seed=Seed("CONFIG_X=y\n", "ext4\n"), jobs=3)
     assert Order.from_json(order.to_json()) == order
