@@ -136,7 +136,7 @@ def test_there_and_back(pair: tuple[Target, Target]) -> None:
 
 #: By whom the builder is known, besides the target.
 BUILDER = """\
-Host builder
+Host {name}
   HostName 127.0.0.1
   Port {port}
   User gs-admin
@@ -148,26 +148,28 @@ Host builder
 
 
 @pytest.fixture
-def builder(target: Target, tmp_path: Path) -> Iterator[tuple[Target, sshd.Sshd]]:
-    """The target, and a machine that has nothing yet of what building a kernel takes."""
+def builder(target: Target, tmp_path: Path) -> Iterator[tuple[Target, sshd.Sshd, str]]:
+    """The target; and a machine that has nothing yet of what building a kernel takes, and its name,
+    which is new, as its log is."""
+    name = f"builder-{os.getpid()}"
     with sshd.serving(tmp_path / "builder") as server:
         known, both = tmp_path / "known_hosts", tmp_path / "ssh_config"
         known.write_text(server.known_host)
-        own = BUILDER.format(port=server.port, key=image.ssh_key(), known_hosts=known)
+        own = BUILDER.format(name=name, port=server.port, key=image.ssh_key(), known_hosts=known)
         both.write_text(target.machine.ssh_config.read_text() + own)
         environment = {**target.fleet.environment, "GS_SSH_CONFIG": str(both)}
-        yield replace(target, fleet=replace(target.fleet, environment=environment)), server
+        yield replace(target, fleet=replace(target.fleet, environment=environment)), server, name
 
 
-def test_built_elsewhere(builder: tuple[Target, sshd.Sshd]) -> None:
+def test_built_elsewhere(builder: tuple[Target, sshd.Sshd, str]) -> None:
     """Packages are installed, sources fetched, and the kernel is built on another machine, by a
     user of its; killed meanwhile, and with its connections cut, the task finds the build again."""
-    target, server = builder
-    words = (*target.words, "--build-on", "builder")
+    target, server, name = builder
+    words = (*target.words, "--build-on", name)
     first = subprocess.Popen(
         target.fleet.command(*words), env=target.fleet.environment, cwd=config.REPO
     )
-    wait_until(lambda: "building Linux" in target.fleet.log_of("builder"))
+    wait_until(lambda: "building Linux" in target.fleet.log_of(name))
     first.kill()
     first.wait()
 
@@ -180,18 +182,18 @@ def test_built_elsewhere(builder: tuple[Target, sshd.Sshd]) -> None:
         text=True,
     )
     try:
-        wait_until(lambda: "it runs there already" in target.fleet.log_of("builder"))
+        wait_until(lambda: "it runs there already" in target.fleet.log_of(name))
         commands.run(["pkill", "-KILL", "-f", "^sshd: gs-admin@notty"])
-        wait_until(lambda: "connecting again" in target.fleet.log_of("builder"))
+        wait_until(lambda: "connecting again" in target.fleet.log_of(name))
         said = "".join(second.communicate(timeout=DEADLINE))
     finally:
         second.kill()
     assert second.returncode == 0, said
     assert f"{target.release()} verified, and the default" in said
-    assert target.fleet.log_of("builder").count("> building Linux") == 1
+    assert target.fleet.log_of(name).count("> building Linux") == 1
     home = server.root / "home/gs-admin"
     assert oct((home / ".cache/gs-oom").stat().st_mode)[-3:] == "700"
-    done = target.fleet.invoke("uninstall", "--host", "builder")
+    done = target.fleet.invoke("uninstall", "--host", name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (home / ".cache/gs-oom").exists()
 
