@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from provisioning.builder import Order, from_json
 from provisioning.errors import BuildFailed, ProvisioningError, UsageError
@@ -97,8 +96,9 @@ def _order(request: Request, place: str, seed: Seed) -> Order:
 def _sources_there(remote: Remote, request: Request) -> str:
     """What --source stands for, on another machine: what is on this one only is sent there."""
     spec = request.source or source.DEFAULT
-    if not Path(spec).expanduser().exists():
+    tarball = source.tarball(request.series, spec)
+    if tarball is None:
         return spec
     remote.say("sending the sources")
-    (there,) = uploads.upload(remote, [source.tarball(request.series, spec)])
+    (there,) = uploads.upload(remote, [tarball])
     return str(there)

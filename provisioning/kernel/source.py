@@ -18,6 +18,9 @@ from provisioning.progress import step
 #: What ``--source`` means when nothing is given.
 DEFAULT = "kernel.org"
 
+#: Sources that are no files.
+NAMED = ("kernel.org", "debian")
+
 #: How tar(1) names the directory that it packs, and no target of a link.
 _RENAME = "s,^\\.,{},S"
 
@@ -72,9 +75,12 @@ def locate(series: str, spec: str = DEFAULT) -> Source:
     )
 
 
-def tarball(series: str, spec: str) -> Path:
-    """Of a tarball or a directory on this machine a tarball, for another one."""
+def tarball(series: str, spec: str) -> Path | None:
+    """Of a tarball or a directory on this machine a tarball, for another one; none for what another
+    machine can fetch by itself."""
     path = Path(spec).expanduser().absolute()
+    if spec in NAMED or urlsplit(spec).scheme in ("http", "https") or not path.exists():
+        return None
     if path.is_file():
         return path
     found = _from_directory(versions.series(series), path)

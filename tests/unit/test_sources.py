@@ -70,6 +70,26 @@ def test_a_tarball_is_unpacked(tree: Path, tmp_path: Path) -> None:
     assert found.cached()
 
 
+def test_a_directory_goes_to_another_machine(tree: Path) -> None:
+    """As a tarball, from which the same sources come, with the links that are in them."""
+    (tree / "mm/link").symlink_to("../mm/oom_kill.c")
+    packed = source.tarball("5.4", str(tree))
+    assert packed and packed.name == "linux-5.4.7.tar.gz"
+    assert source.tarball("5.4", str(packed)) == packed
+    copy = source.locate("5.4", str(packed)).tree()
+    assert (copy / "mm/oom_kill.c").read_text() == "int oom;\n"
+    assert str((copy / "mm/link").readlink()) == "../mm/oom_kill.c"
+
+
+def test_what_another_machine_fetches_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "debian").mkdir()
+    for spec in ("debian", "kernel.org", "https://example.org/linux-5.4.7.tar.xz"):
+        assert source.tarball("5.4", spec) is None
+
+
 def test_a_truncated_tarball_leaves_nothing(tree: Path, tmp_path: Path) -> None:
     tarball = tmp_path / "some.tar.gz"
     subprocess.run(["tar", "-czf", tarball, "-C", tree.parent, tree.name], check=True)
