@@ -82,3 +82,10 @@ def state_of(machine: machines.Machine) -> str:
     done = machine.run(["sh", "-c", script])
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def open_to_all(machine: machines.Machine) -> str:
+    """What on its disk everybody may write to."""
+    done = machine.run(["sh", "-c", "find / -xdev ! -type l -perm -o+w | sort"])
+    assert done.stdout, done.stderr
+    return done.stdout

@@ -25,7 +25,7 @@ from provisioning.errors import ProvisioningError
 from provisioning.vm import image, machines
 from tests.kernels import chosen_series, sources_of
 from tests.vm import sshd
-from tests.vm.fleet import Fleet, state_of, stock_disk
+from tests.vm.fleet import Fleet, open_to_all, state_of, stock_disk
 
 #: Seconds for a build from nothing, and everything else that is done on the host.
 DEADLINE = 2400
@@ -109,12 +109,14 @@ def test_there_and_back(pair: tuple[Target, Target]) -> None:
     good, bad = pair
     assert bad.machine.run(["sh", "-c", OFF]).returncode == 0
     stock, before = good.release(), (good.state(), bad.state())
+    writable = open_to_all(good.machine)
     hosts = ("--host", good.name, "--host", bad.name)
     done = good.fleet.invoke(*good.words, *hosts, timeout=DEADLINE)
     assert done.returncode == 3, done.stdout + done.stderr
     ours = good.release()
     assert ours.startswith(good.words[2] + ".") and "-gs-" in ours
     assert f"{ours} verified, and the default" in done.stdout
+    assert open_to_all(good.machine) == writable
     assert f"{bad.name} is not verified: {stock} runs there again" in done.stderr
     assert done.stderr.splitlines()[-1].endswith(f"--host={bad.name}")
     stand = json.loads(good.fleet.invoke("status", *hosts, "--json").stdout)

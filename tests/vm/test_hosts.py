@@ -18,7 +18,7 @@ import pytest
 from provisioning.config import REPO
 from provisioning.vm import image, machines, qemu
 from tests.vm import sshd
-from tests.vm.fleet import PASSWORD, Fleet, state_of, stock_disk
+from tests.vm.fleet import PASSWORD, Fleet, open_to_all, state_of, stock_disk
 
 STOCK = f"tests-hosts-{os.getpid()}"
 
@@ -216,7 +216,7 @@ def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
     try:
         machine = machines.up(base / image.KERNEL, name, base=base)
         fleet = Fleet.of([machine], tmp_path).by_sudo(machine)
-        before = state_of(machine)
+        before, writable = state_of(machine), open_to_all(machine)
         words = ("build-kernel", "--module", "--host", name)
         assert fleet.invoke(*words, "--dry-run").returncode == 0
         assert state_of(machine) == before
@@ -224,6 +224,7 @@ def test_the_module_on_a_stock_host(tmp_path: Path) -> None:
         done = fleet.invoke(*words, timeout=1800)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "module installed and loaded; verified" in done.stdout
+        assert open_to_all(machine) == writable
         assert (
             json.loads(fleet.invoke("status", "--host", name, "--json").stdout)[0]["gs"] == "module"
         )
