@@ -24,6 +24,6 @@ def test_two_trials_of_each_handler(tmp_path: Path, capsys: pytest.CaptureFixtur
     ratios = [figure for figure in written["figures"] if figure["unit"] == "×"]
     assert len(ratios) == 2 * 2 * 5
     assert [figure for figure in written["figures"] if figure["lost"]] == []
-    assert all(0 < figure["value"] < float("inf") for figure in ratios)
+    assert all(0.2 < figure["value"] < 50 for figure in ratios)
     told = capsys.readouterr().out
     assert all(figure["title"] in told for figure in written["figures"])
