@@ -14,6 +14,9 @@ SERIES: tuple[str, ...] = ("5.4", "5.10", "6.1", "6.12")
 #: Beyond this many bytes the cache drops what was not used for longest.
 CACHE_LIMIT = 20 * 10**9
 
+#: Where the password is that sudo asks for on a host; Invoke's own name for it.
+SUDO_PASSWORD = "INVOKE_SUDO_PASSWORD"
+
 
 def cache_dir() -> Path:
     """``${GS_CACHE:-${XDG_CACHE_HOME:-~/.cache}/gs}``; made by whoever writes into it."""
@@ -33,3 +36,8 @@ def jobs() -> int:
 def source_from_environment(series: str) -> str | None:
     """The source tree or tarball that the tester supplied, e.g. GS_KERNEL_SOURCE_5_4."""
     return os.environ.get("GS_KERNEL_SOURCE_" + series.replace(".", "_")) or None
+
+
+def sudo_password() -> str:
+    """What sudo is to be told where it asks, or nothing."""
+    return os.environ.get(SUDO_PASSWORD, "")

@@ -12,7 +12,7 @@ from typing import Any
 from gs.doctor import report
 from gs.finding import BAD, Finding
 from provisioning import commands, frontend, package, placement
-from provisioning.config import REPO
+from provisioning.config import REPO, SUDO_PASSWORD, sudo_password
 from provisioning.errors import HostFailed, ProvisioningError
 from provisioning.errors import report as error_report
 from provisioning.frontend import Request
@@ -20,7 +20,7 @@ from provisioning.hosts import boot, building, fanout, install, inventory, prefl
 from provisioning.hosts.fanout import Outcome
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.preflight import Facts
-from provisioning.hosts.remote import PASSWORD, Remote, password
+from provisioning.hosts.remote import Remote
 from provisioning.kernel import versions
 from provisioning.kernel.build import KernelPackages
 from provisioning.kernel.versions import Seed
@@ -65,7 +65,9 @@ def _verify(remote: Remote, facts: Facts) -> str:
     words += ["--tb=short", "--hosts", spec]
     if own := os.environ.get("GS_SSH_CONFIG"):
         words += ["--ssh-config", own]
-    told = {"GS_HOST": name, **({PASSWORD: password()} if facts.one("root") == "password" else {})}
+    told = {"GS_HOST": name}
+    if facts.one("root") == "password":
+        told[SUDO_PASSWORD] = sudo_password()
     done = commands.run(words, cwd=REPO, env=told, check=False)
     remote.note(done.stdout + done.stderr)
     if done.returncode != 0:

@@ -7,10 +7,8 @@ import os
 from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
+from provisioning import config
 from provisioning.errors import UsageError
-
-#: As in provisioning.hosts.remote, which takes long to load.
-PASSWORD = "INVOKE_SUDO_PASSWORD"
 
 
 class Tasks(Program):
@@ -34,7 +32,7 @@ class Tasks(Program):
         """A password that was asked for is where the other one is, too."""
         super().update_config(merge)
         if said := self.config.sudo.password:
-            os.environ[PASSWORD] = said
+            os.environ[config.SUDO_PASSWORD] = said
 
 
 def _usage(error: Exception) -> Exit:

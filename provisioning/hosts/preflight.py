@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gs.finding import BAD, GOOD, NOTE, WARNING, Finding
+from provisioning import config
 from provisioning.arch import ARM64, X86_64
 from provisioning.errors import HostFailed
-from provisioning.hosts.remote import SUDO, SUDO_ASKS, Remote, password
+from provisioning.hosts.remote import SUDO, SUDO_ASKS, Remote
 
 _TOLD = "give it: ./dev --prompt-for-sudo-password TASK, or in INVOKE_SUDO_PASSWORD"
 
@@ -77,7 +78,7 @@ def gather(remote: Remote) -> Facts:
     """Ask the host; errors as of Remote.run()."""
     asked = time.time()
     words = ["sh", "-c", _SCRIPT.read_text(), _SCRIPT.name]
-    if told := password():
+    if told := config.sudo_password():
         words.append("password")
     done = remote.run(words, shown=_SCRIPT.name, stdin=told and f"{told}\n")
     return parse(done.stdout, asked)

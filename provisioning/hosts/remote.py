@@ -30,6 +30,7 @@ from paramiko.ssh_exception import (
 )
 
 from provisioning.commands import Completed
+from provisioning.config import sudo_password
 from provisioning.errors import CommandFailed, CommandTimedOut, ConnectionLost, HostFailed
 from provisioning.hosts.inventory import Host
 
@@ -48,9 +49,6 @@ _RETRY = 2.0
 #: What makes a command root's; the latter reads a password first, which :class:`Remote` gives it.
 SUDO = ("sudo", "-n", "--")
 SUDO_ASKS = ("sudo", "-S", "-p", "", "--")
-
-#: Where that password is, if it is anywhere; Invoke sets it.
-PASSWORD = "INVOKE_SUDO_PASSWORD"
 
 #: Bytes of the output that a failure quotes.
 _QUOTED = 2000
@@ -99,7 +97,7 @@ class Remote:
         is long; nothing does unless it is to be ``noted``."""
         line = shlex.join(words)
         if tuple(words[: len(SUDO_ASKS)]) == SUDO_ASKS:
-            stdin = password() + "\n" + stdin
+            stdin = sudo_password() + "\n" + stdin
         if noted:
             self.note(f"$ {shown or line}")
         try:
@@ -215,11 +213,6 @@ class Remote:
             "run it again",
             log=self.log,
         )
-
-
-def password() -> str:
-    """What sudo is to be told where it asks, or nothing."""
-    return os.environ.get(PASSWORD, "")
 
 
 @contextmanager

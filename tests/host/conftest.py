@@ -14,8 +14,9 @@ from testinfra.backend.base import CommandResult
 from testinfra.backend.ssh import SshBackend
 from testinfra.host import Host
 
+from provisioning.config import sudo_password
 from provisioning.hosts.inventory import Host as Named
-from provisioning.hosts.remote import connected, password
+from provisioning.hosts.remote import connected
 from provisioning.vm import payload
 
 #: What is brought along: static, so that they run anywhere.
@@ -30,7 +31,7 @@ class _Asked(SshBackend):
 
     def run_local(self, command: str, *args: str) -> CommandResult:
         line = self.encode(self.quote(command, *args))
-        told = f"{password()}\n".encode()
+        told = f"{sudo_password()}\n".encode()
         done = subprocess.run(["sh", "-c", line], input=told, capture_output=True, check=False)
         return self.result(done.returncode, line, done.stdout, done.stderr)
 
@@ -39,7 +40,7 @@ class _Asked(SshBackend):
 def host(host: Host) -> Host:
     """testinfra knows no passwords of sudo's."""
     usual = host.backend
-    if not (password() and usual.sudo and isinstance(usual, SshBackend)):
+    if not (sudo_password() and usual.sudo and isinstance(usual, SshBackend)):
         return host
     spec, user, port = usual.host, f"{usual.host.user or ''}@", f":{usual.host.port or ''}"
     name = user.removeprefix("@") + spec.name + port.removesuffix(":")
