@@ -48,6 +48,17 @@ class Fleet:
             own["GS_SSH_CONFIG"] = str(together)
         return cls({**os.environ, **own}, cache)
 
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """The same, to be interrupted or waited for."""
+        return subprocess.Popen(
+            self.command(*words),
+            env=self.environment,
+            cwd=REPO,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def by_sudo(self, machine: machines.Machine) -> Fleet:
         """One host, by a user of its own whom sudo asks for a password."""
         script = f"""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,21 +167,12 @@ def test_built_elsewhere(builder: tuple[Target, sshd.Sshd, str]) -> None:
     user of its; killed meanwhile, and with its connections cut, the task finds the build again."""
     target, server, name = builder
     words = (*target.words, "--build-on", name)
-    first = subprocess.Popen(
-        target.fleet.command(*words), env=target.fleet.environment, cwd=config.REPO
-    )
+    first = target.fleet.start(*words)
     wait_until(lambda: "building Linux" in target.fleet.log_of(name))
     first.kill()
     first.wait()
 
-    second = subprocess.Popen(
-        target.fleet.command(*words),
-        env=target.fleet.environment,
-        cwd=config.REPO,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    second = target.fleet.start(*words)
     try:
         wait_until(lambda: "it runs there already" in target.fleet.log_of(name))
         commands.run(["pkill", "-KILL", "-f", "^sshd: gs-admin@notty"])
@@ -298,9 +288,7 @@ CUTS = {
 def test_cut_short(target: Target, cut: Cut) -> None:
     """The next run comes to the end."""
     stock = target.release()
-    done = subprocess.Popen(
-        target.fleet.command(*target.words), env=target.fleet.environment, cwd=config.REPO
-    )
+    done = target.fleet.start(*target.words)
     wait_until(lambda: cut.line in target.fleet.log_of(target.name))
     cut.how(target)
     done.kill()
@@ -340,13 +328,7 @@ def test_what_is_in_the_way_there(target: Target) -> None:
     fails(target, "Could not get lock /var/lib/dpkg/lock-frontend", "held by process")
     assert target.machine.run(["systemctl", "stop", "holder"]).returncode == 0
 
-    first = subprocess.Popen(
-        target.fleet.command(*target.words),
-        env=target.fleet.environment,
-        cwd=config.REPO,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    first = target.fleet.start(*target.words)
     wait_until(lambda: "apt-get -y" in target.fleet.log_of(target.name))
     time.sleep(5)
     connections(target)

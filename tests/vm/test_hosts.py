@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.config import REPO
 from provisioning.vm import image, machines, qemu
 from tests.vm import sshd
 from tests.vm.fleet import PASSWORD, Fleet, open_to_all, state_of, stock_disk
@@ -259,13 +258,7 @@ def test_interrupted(fleet: Fleet) -> None:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         host = f"root@127.0.0.1:{mute.getsockname()[1]}"
-        process = subprocess.Popen(
-            fleet.command("status", "--host", host),
-            env=fleet.environment,
-            cwd=REPO,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = fleet.start("status", "--host", host)
         mute.settimeout(60)
         mute.accept()
         process.send_signal(signal.SIGINT)
