@@ -329,6 +329,7 @@ bool gs_global_grace_runs(void);
 bool gs_machine_grace_runs(const struct pid *victim);
 struct gs_grace *gs_grace_join(const struct oom_control *oc,
 			       struct task_struct *victim, bool *late);
+struct gs_grace *gs_grace_join_own(void);
 bool gs_grace_awaits(struct task_struct *victim, struct mem_cgroup *domain);
 struct gs_grace *gs_grace_begin(const struct oom_control *oc,
 				struct task_struct *victim);

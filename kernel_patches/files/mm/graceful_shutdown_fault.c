@@ -65,10 +65,34 @@ bool graceful_shutdown_left(void)
 	return fault >= GS_FAULT_LEFT && fault < GS_FAULT_DECIDES;
 }
 
+/*
+ * A thread of the victim itself, in a global OOM. All that it could reclaim is what
+ * the handler has just read, and it would find that again and again, and take it; so
+ * it waits at once, as it would if it had found nothing.
+ */
+static bool gs_fault_waits_with_victim(void)
+{
+	struct gs_grace *head;
+
+	if (current->graceful_shutdown != GS_FAULT_MAY_LEAVE ||
+	    !gs_machine_grace_runs(task_tgid(current)))
+		return false;
+	spin_lock_irq(&gs_lock);
+	head = gs_grace_join_own();
+	spin_unlock_irq(&gs_lock);
+	if (head)
+		current->graceful_shutdown = GS_FAULT_LEFT +
+					     gs_grace_index(head);
+	return head;
+}
+
 /* See graceful_shutdown_gives_up(). */
 bool __graceful_shutdown_gives_up(gfp_t gfp_mask, bool charge)
 {
-	return graceful_shutdown_left() && gs_is_for_user(gfp_mask, charge);
+	if (!gs_is_for_user(gfp_mask, charge))
+		return false;
+	return graceful_shutdown_left() ||
+	       (!charge && gs_fault_waits_with_victim());
 }
 
 /* What current's fault is to wait for, or NULL; it is asked for once. */

@@ -429,6 +429,30 @@ struct gs_grace *gs_grace_join(const struct oom_control *oc,
 	return joined;
 }
 
+/**
+ * gs_grace_join_own - wait for the kill that current is to be the victim of
+ *
+ * Only where a handler runs for it, in a global OOM. A victim that is sent a signal
+ * may have to do something before the kill, and does not wait as long as it gets on.
+ *
+ * Return: its head, to be left with gs_grace_leave(), or NULL.
+ */
+struct gs_grace *gs_grace_join_own(void)
+{
+	struct gs_grace *g;
+
+	lockdep_assert_held(&gs_lock);
+	for (g = gs_grace_next(NULL, NULL); g; g = gs_grace_next(g, NULL)) {
+		if (g->victim != task_tgid(current) || g->over || !g->handler ||
+		    g->entry->signal || g->who.constraint != CONSTRAINT_NONE ||
+		    g->head->fate != GS_UNDECIDED)
+			continue;
+		g->head->waiters++;
+		return g->head;
+	}
+	return NULL;
+}
+
 /* Has nobody in current's process taken its signal yet? */
 static bool gs_signal_pends(int number)
 {

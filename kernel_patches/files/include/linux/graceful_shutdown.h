@@ -95,9 +95,12 @@ static inline struct page *graceful_shutdown_page(gfp_t gfp_mask,
 }
 
 /**
- * graceful_shutdown_gives_up - has current left its fault?
+ * graceful_shutdown_gives_up - does current wait where its fault ends?
  * @gfp_mask: of an allocation that found no free page, or of a charge
  * @charge: whether it is a charge
+ *
+ * It has met the OOM in this fault, or is the victim of a global one whose handler
+ * runs, and is about to reclaim.
  *
  * Return: whether to fail at once, so that the fault ends.
  */
