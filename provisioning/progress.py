@@ -90,6 +90,73 @@ def bar(desc: str, total: float | None = None, unit: str = "") -> Iterator[Bar]:
         yield _TerminalBar(inner)
 
 
+class Rows(Protocol):
+    """What :func:`rows` yields: several that are worked on at once, each known by its name."""
+
+    def say(self, name: str, text: str) -> None:
+        """What this one does from now on."""
+
+    def end(self, name: str) -> None:
+        """This one is over."""
+
+    def refresh(self) -> None:
+        """Draw anew how long each has been at it; to be called every second or so."""
+
+
+class _TerminalRows:
+    """A line for each; those that the window has no room for, tqdm says that it hides."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, tqdm[Any]] = {}
+
+    def say(self, name: str, text: str) -> None:
+        from tqdm import tqdm
+
+        words = f"{name}: {text}"
+        if name in self._lines:
+            self._lines[name].set_description_str(words, refresh=False)
+            self._lines[name].reset()
+        else:
+            # Whose numbers are not drawn: only its text, and how long it has been shown.
+            self._lines[name] = tqdm(desc=words, bar_format="  {desc} {elapsed}", leave=False)
+
+    def end(self, name: str) -> None:
+        if name in self._lines:
+            self._lines.pop(name).close()
+
+    def refresh(self) -> None:
+        for line in self._lines.values():
+            line.refresh()
+
+    def close(self) -> None:
+        for name in list(self._lines):
+            self.end(name)
+
+
+class _PlainRows:
+    def say(self, name: str, text: str) -> None:
+        note(f"{name}: {text}")
+
+    def end(self, name: str) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
+
+
+@contextmanager
+def rows() -> Iterator[Rows]:
+    """A line for each of several on a terminal, what each says in lines of their own elsewhere."""
+    if not sys.stderr.isatty():
+        yield _PlainRows()
+        return
+    drawn = _TerminalRows()
+    try:
+        yield drawn
+    finally:
+        drawn.close()
+
+
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Announce a step on stderr, and how long it took when it is over.

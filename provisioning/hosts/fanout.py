@@ -13,7 +13,7 @@ from provisioning import config
 from provisioning.errors import ProvisioningError
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.remote import Remote, connected
-from provisioning.progress import bar, note
+from provisioning.progress import bar, rows
 
 #: Hosts that are worked on at the same time.
 AT_ONCE = 16
@@ -30,23 +30,31 @@ class Outcome(Generic[T]):
     error: ProvisioningError | None = None
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What is done on a host now."""
+
+    host: Host
+    text: str
+
+
 def on_each(hosts: Sequence[Host], work: Callable[[Remote], T], what: str) -> list[Outcome[T]]:
     """Do the work on each of them, over a connection of its own; in the order of ``hosts``.
 
-    ``what`` says on the progress bar what is done, and Remote.say() above it; only the calling
-    thread draws. The others are daemons, so that Ctrl-C need not wait for a host that does not
-    answer.
+    ``what`` says on the progress bar what is done, and Remote.say() in a row below it; only the
+    calling thread draws. The others are daemons, so that Ctrl-C need not wait for a host that does
+    not answer.
     """
     began = time.strftime("%Y%m%d-%H%M%S")
     waiting: SimpleQueue[Host] = SimpleQueue()
-    heard: SimpleQueue[Outcome[T] | Exception | str] = SimpleQueue()
+    heard: SimpleQueue[Outcome[T] | Exception | _Said] = SimpleQueue()
     for host in hosts:
         waiting.put(host)
 
     def on_one(host: Host) -> Outcome[T]:
         log = config.cache_dir() / "hosts" / host.label / f"{began}.log"
         try:
-            with connected(host, log, lambda text: heard.put(f"{host.name}: {text}")) as remote:
+            with connected(host, log, lambda text: heard.put(_Said(host, text))) as remote:
                 return Outcome(host, result=work(remote))
         except ProvisioningError as error:
             return Outcome(host, error=error)
@@ -63,14 +71,19 @@ def on_each(hosts: Sequence[Host], work: Callable[[Remote], T], what: str) -> li
     for _ in range(min(AT_ONCE, len(hosts))):
         threading.Thread(target=worker, daemon=True).start()
     outcomes: dict[Host, Outcome[T]] = {}
-    with bar(what, total=len(hosts), unit="hosts") as progress:
+    with bar(what, total=len(hosts), unit="hosts") as progress, rows() as shown:
         while len(outcomes) < len(hosts):
-            said = heard.get()
+            try:
+                said = heard.get(timeout=1)
+            except Empty:
+                shown.refresh()
+                continue
             if isinstance(said, Exception):
                 raise said
-            if isinstance(said, str):
-                note(said)
+            if isinstance(said, _Said):
+                shown.say(said.host.name, said.text)
                 continue
             outcomes[said.host] = said
+            shown.end(said.host.name)
             progress.update()
     return [outcomes[host] for host in hosts]
