@@ -29,6 +29,9 @@ _DETACHED = ("systemd-run", "--quiet", "--wait", "--collect", "--pipe", "sh", "-
 #: How lines begin in which apt-get and dpkg say what is wrong.
 _WRONG = ("E: ", "dpkg: error", "Error: ")
 
+#: What apt-get says while another holds the lock, before it says who that is.
+_WAITS = "Waiting for cache lock: "
+
 
 def module(remote: Remote, facts: Facts, debs: Sequence[Path]) -> str:
     """Install these packages and load the module; what was done, in a few words.
@@ -78,8 +81,7 @@ def _apt(remote: Remote, facts: Facts, *words: str) -> None:
     done = remote.run(command, timeout=INSTALL_TIMEOUT, check=False)
     if done.returncode == 0:
         return
-    wrong = [line for line in done.stderr.splitlines() if line.startswith(_WRONG)]
-    why = wrong[0] if wrong else done.stderr.strip()[-200:]
+    why = _wrong(f"{done.stdout}\n{done.stderr}".splitlines()) or done.stderr.strip()[-200:]
     mend = "when what holds it has ended" if "lock" in why else "with that mended there"
     raise HostFailed(
         f"{remote.host.name}: apt-get {words[0]} ended with {done.returncode}",
@@ -87,6 +89,13 @@ def _apt(remote: Remote, facts: Facts, *words: str) -> None:
         f"{mend}, run it again",
         log=remote.log,
     )
+
+
+def _wrong(lines: Sequence[str]) -> str:
+    """What apt-get and dpkg say first of what is wrong, or "" where they do not."""
+    wrong = next((line for line in lines if line.startswith(_WRONG)), "")
+    waits = [line.removeprefix(_WAITS).rstrip(".") for line in lines if line.startswith(_WAITS)]
+    return waits[-1] if waits and "lock" in wrong else wrong
 
 
 def _are_there(remote: Remote, debs: Sequence[Path]) -> bool:
