@@ -162,11 +162,30 @@ def builder(target: Target, tmp_path: Path) -> Iterator[tuple[Target, sshd.Sshd,
         yield replace(target, fleet=replace(target.fleet, environment=environment)), server, name
 
 
+@contextmanager
+def little_room(target: Target, name: str) -> Iterator[None]:
+    """On the builder, for all that is ours: what preflight looks at has enough."""
+    place = "/home/gs-admin/.cache/gs-oom"
+    small = f"mkdir -p {place} && sudo mount -t tmpfs -o size=500M,uid=gs-admin tmpfs {place}"
+    ssh = ["ssh", "-F", target.fleet.environment["GS_SSH_CONFIG"], name]
+    commands.run([*ssh, small])
+    try:
+        yield
+    finally:
+        commands.run([*ssh, f"sudo umount {place}"])
+
+
 def test_built_elsewhere(builder: tuple[Target, sshd.Sshd, str]) -> None:
     """Packages are installed, sources fetched, and the kernel is built on another machine, by a
-    user of its; killed meanwhile, and with its connections cut, the task finds the build again."""
+    user of its; a full disk is said; killed meanwhile, and with its connections cut, the task finds
+    the build again."""
     target, server, name = builder
     words = (*target.words, "--build-on", name)
+    with little_room(target, name):
+        full = target.fleet.invoke(*words, timeout=DEADLINE)
+    assert full.returncode == 3, full.stdout + full.stderr
+    assert "No space left on device" in full.stderr and "make room" in full.stderr
+
     first = target.fleet.start(*words)
     wait_until(lambda: "building Linux" in target.fleet.log_of(name))
     first.kill()
