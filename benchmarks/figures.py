@@ -67,6 +67,8 @@ def all_figures(samples: Mapping[str, Any]) -> list[Figure]:
         found += other_kills(samples["module-others"], "module", "bare")
     if "backends" in samples:
         found += by_backend(samples["backends"])
+    if "hosts" in samples:
+        found += hosts_at_once(samples["hosts"])
     return found
 
 
@@ -212,6 +214,17 @@ def by_backend(boots: Sequence[Samples]) -> Iterator[Figure]:
                 title = f"{HANDLERS[handler]}, {backend}: {title}"
                 yield _median(section, f"{title}, median", values, "ms")
                 yield Figure(section, f"{title}, longest", max(values), "ms", len(found), lost=lost)
+
+
+def hosts_at_once(rows: Sequence[Samples]) -> Iterator[Figure]:
+    """Until the last of several hosts has been looked at and has its kernel, over one alone."""
+    section = "hosts: looked at, and sent a kernel"
+    counts = sorted({row["hosts"] for row in rows})
+    by_count = [[row["ns"] / MS for row in rows if row["hosts"] == count] for count in counts]
+    for count, took in zip(counts, by_count, strict=True):
+        yield _median(section, f"{count} at once, median", took, "ms")
+    few, many = by_count[0], by_count[-1]
+    yield _ratio(section, f"{counts[-1]} at once / {counts[0]}", [many], [few], 1.3)
 
 
 def _of_backend(

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks import report
-from provisioning import frontend
+from provisioning import frontend, loopback
 from provisioning.config import REPO
 from provisioning.errors import HostFailed, UsageError
 from provisioning.kernel import build, stock, versions
@@ -48,7 +48,7 @@ BOOT = 600.0
 @dataclass(frozen=True)
 class Part:
     """What is measured in a machine of its own, by which program in the guest, on which kernels
-    (or by which backends).
+    (or by which backends); where there is none, on this machine.
 
     Where there are several they take turns, each ``boots`` times. ``count``: of trials in all
     boots of a kernel together; 0 is what the user asks for.
@@ -60,7 +60,7 @@ class Part:
 
     name: str
     text: str
-    program: str
+    program: str = ""
     kernels: tuple[str, ...] = ("patched",)
     boots: int = 1
     count: int = 0
@@ -120,6 +120,7 @@ PARTS = {
             "backends",
             BACKENDS,
         ),
+        Part("hosts", "hosts that are looked at and sent a kernel, four over one", kernels=()),
     )
 }
 
@@ -169,10 +170,14 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     kernels = Kernels(request)
     bootable = {name: kernels.bootable(name) for part in parts for name in part.kernels}
     others_work = _OthersWork()
-    samples = {}
+    samples: dict[str, Any] = {}
     for part in parts:
-        with nullcontext() if part.counted else others_work:
-            samples[part.name] = _measure(part, bootable, order)
+        with nullcontext() if part.counted else others_work, step(f"measuring {part.text}"):
+            samples[part.name] = (
+                _measure(part, bootable, order)
+                if part.kernels
+                else loopback.measure(kernels.patched().image, order.trials)
+            )
     about = {**_about(request, order, kernels.patched()), "other_work": others_work.told()}
     results = Results(samples, dict.fromkeys(samples, about))
     if as_json:
@@ -223,15 +228,14 @@ class Kernels:
 
 
 def _measure(part: Part, kernels: Mapping[str, frontend.Bootable], order: Order) -> Any:
-    with step(f"measuring {part.text}"):
-        count = part.trials(order.trials)
-        if len(part.kernels) == 1:
-            return _boot(part, part.kernels[0], kernels, count)
-        return [
-            {"of": name, **_boot(part, name, kernels, count)}
-            for _ in range(part.boots)
-            for name in part.kernels
-        ]
+    count = part.trials(order.trials)
+    if len(part.kernels) == 1:
+        return _boot(part, part.kernels[0], kernels, count)
+    return [
+        {"of": name, **_boot(part, name, kernels, count)}
+        for _ in range(part.boots)
+        for name in part.kernels
+    ]
 
 
 def _boot(

@@ -283,6 +283,7 @@ def test_the_picture_is_an_svg_with_a_dot_for_each_trial() -> None:
 
 def test_an_order_knows_its_parts_and_its_place(tmp_path: Path) -> None:
     names = ["handlers", "phases", "registry", "others", "module", "module-others", "backends"]
+    names += ["hosts"]
     assert [part.name for part in bench.Order().parts()] == names
     assert [part.name for part in bench.Order(only="others").parts()] == ["others"]
     assert bench.Order().folder() == bench.DOCS
@@ -311,6 +312,16 @@ def test_a_backend_tells_of_the_trials_that_it_lost() -> None:
     assert found["does nothing, kernel: to the kill, longest"].lost == 0
     assert found["does nothing, cgroup2: to the kill, longest"].lost == 1
     assert found["does nothing, cgroup1: to the kill, longest"].value == float("inf")
+
+
+def test_four_hosts_are_held_against_one() -> None:
+    rows = [
+        {"hosts": count, "ns": ns * 1_000_000}
+        for count, ns in ((1, 400), (4, 500), (1, 420), (4, 510))
+    ]
+    one, four, ratio = figures.hosts_at_once(rows)
+    assert (one.value, four.value) == (410, 505) and ratio.met
+    assert ratio.title == "4 at once / 1" and 1.2 < ratio.value < 1.25
 
 
 def test_a_module_that_is_slower_or_loses_a_trial_misses_the_goal() -> None:

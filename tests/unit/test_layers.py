@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("arch", "rootfs"),
     ("kernel", "hosts", "vm"),
     ("frontend", "care", "testing", "lint", "package", "program", "bench", "results")
-    + ("fleet", "builder", "placement"),
+    + ("fleet", "builder", "placement", "loopback"),
 )
 
 #: Library → the only modules of provisioning that know it.

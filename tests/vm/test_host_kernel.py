@@ -21,9 +21,8 @@ import pytest
 
 from provisioning import commands, config
 from provisioning.errors import ProvisioningError
-from provisioning.vm import image, machines
+from provisioning.vm import image, machines, sshd
 from tests.kernels import chosen_series, sources_of
-from tests.vm import sshd
 from tests.vm.fleet import Fleet, open_to_all, state_of, stock_disk
 
 #: Seconds for a build from nothing, and everything else that is done on the host.

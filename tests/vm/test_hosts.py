@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.vm import image, machines, qemu
-from tests.vm import sshd
+from provisioning.vm import image, machines, qemu, sshd
 from tests.vm.fleet import PASSWORD, Fleet, open_to_all, state_of, stock_disk
 
 STOCK = f"tests-hosts-{os.getpid()}"
@@ -61,7 +60,7 @@ Host * !locked
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
-    with sshd.serving(folder) as server:
+    with sshd.serving(folder, PASSWORD) as server:
         write_files(folder, server)
         environment = {
             **os.environ,

@@ -1,4 +1,5 @@
-"""A real sshd in a clean root file system of its own on this machine: a host at native speed."""
+"""A real sshd in a clean root file system of its own on this machine: a host at native speed, for
+tests and for the benchmark."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from provisioning import commands, rootfs
+from provisioning.errors import HostFailed
 from provisioning.vm import image, qemu
-from tests.vm.fleet import PASSWORD
 
 PACKAGES = ("openssh-server", "procps", "sudo")
+
+#: Who may log in, each with a home: a host of its own to whoever connects.
+USERS = ("root", "gs-plain", "gs-admin", "gs-asked")
 
 #: root and these users take our key; sudo is for two of them, of which one is to give a password.
 #: Nothing of the host's is asked for.
@@ -50,13 +52,14 @@ class Sshd:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Sshd]:
-    """For the length of the block; ``folder`` is a directory of its own."""
+def serving(folder: Path, password: str = "") -> Iterator[Sshd]:
+    """For the length of the block; ``folder`` is a directory of its own, ``password`` what sudo
+    wants to know of gs-asked."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = qemu.free_port(), folder / "sshd.log"
     with rootfs.unpacked(folder / "root", "bookworm", PACKAGES) as root:
         shutil.copy(image.ssh_key().with_suffix(".pub"), root / "key.pub")
-        words = rootfs.within(root, "sh", "-c", SCRIPT.format(port=port, password=PASSWORD))
+        words = rootfs.within(root, "sh", "-c", SCRIPT.format(port=port, password=password))
         with log.open("wb") as sink:
             process = commands.spawn(words, stdout=sink)
         try:
@@ -72,4 +75,6 @@ def _wait_for(port: int, log: Path) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    pytest.fail(f"sshd does not answer: {log.read_text()}")
+    raise HostFailed(
+        "sshd does not answer on this machine", log.read_text().strip()[-500:], log=log
+    )
