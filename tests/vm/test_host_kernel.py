@@ -7,6 +7,7 @@ configuration than host, as distro, whose build takes long.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -48,10 +49,14 @@ class Target:
         return state_of(self.machine)
 
 
+#: A host's log is found by its name: none has that of an earlier one.
+_numbers = itertools.count()
+
+
 @contextmanager
 def targets(series: str, count: int) -> Iterator[list[Target]]:
     """Hosts that are alike, all behind one ssh_config."""
-    names = [f"tests-kernel-{series}-{os.getpid()}-{number}" for number in range(count)]
+    names = [f"tests-kernel-{series}-{os.getpid()}-{next(_numbers)}" for _ in range(count)]
     words = ("build-kernel", "--kernel", series, "--source", sources_of(series))
     words += ("--config", os.environ.get("GS_HOST_CONFIG") or "host")
     base = stock_disk()
