@@ -76,7 +76,7 @@ def check_killers(machine: Machine) -> Iterator[Finding]:
 # ---------------------------------------------------------------------------- daemons
 
 #: Without these nobody logs in, no unit starts, no disk answers; by the name of the process.
-_CRITICAL = frozenset(
+CRITICAL = frozenset(
     ("sshd", "systemd-udevd", "dbus-daemon", "dbus-broker-lau", "containerd", "crio", "kubelet")
     + ("multipathd", "iscsid")
 )
@@ -89,7 +89,7 @@ def check_daemons(machine: Machine) -> Iterator[Finding]:
     safe = []
     for pid, comm in machine.processes():
         # A child of init: a session of sshd, or somebody's own message bus, is not the daemon.
-        if comm not in _CRITICAL or _status(machine, pid, "PPid") != "1":
+        if comm not in CRITICAL or _status(machine, pid, "PPid") != "1":
             continue
         adj = int(machine.read(f"/proc/{pid}/oom_score_adj") or 0)
         if adj <= _PROTECTED:
@@ -131,10 +131,17 @@ def unit_of(machine: Machine, pid: str) -> str | None:
     """The systemd unit that a process belongs to."""
     for line in (machine.read(f"/proc/{pid}/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers in ("", "name=systemd"):
-            for part in reversed(path.split("/")):
-                if part.endswith((".service", ".scope")):
-                    return part
+        unit = unit_in(path) if controllers in ("", "name=systemd") else None
+        if unit is not None:
+            return unit
+    return None
+
+
+def unit_in(path: str) -> str | None:
+    """The unit that the path of a cgroup names."""
+    for part in reversed(path.split("/")):
+        if part.endswith((".service", ".scope")):
+            return part
     return None
 
 

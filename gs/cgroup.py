@@ -71,7 +71,7 @@ def hierarchy(proc: str = "/proc", pid: str = "self") -> Hierarchy | None:
 
     Source: <proc>/<pid>/cgroup and <proc>/self/mountinfo.
     """
-    groups = _groups(f"{proc}/{pid}/cgroup")
+    groups = groups_of(pid, proc)
     for mount, root, options in _mounts(f"{proc}/self/mountinfo"):
         version = 1 if options is not None else 2
         if version == 1 and "memory" not in (options or ()):
@@ -84,10 +84,10 @@ def hierarchy(proc: str = "/proc", pid: str = "self") -> Hierarchy | None:
     return None
 
 
-def _groups(path: str) -> dict[str, str]:
+def groups_of(pid: str, proc: str = "/proc") -> dict[str, str]:
     """Controller to the path of the process's group; the unified hierarchy is called ""."""
     groups = {}
-    for line in read_file(path).splitlines():
+    for line in read_file(f"{proc}/{pid}/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         for controller in controllers.split(","):
             groups[controller] = group

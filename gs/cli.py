@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from .eventstream import EventStream, OomEvent
     from .registry import Registration
 
-COMMANDS = ("run", "register", "unregister", "list", "watch", "doctor", "module", "completion")
+COMMANDS = (
+    *("run", "register", "unregister", "list", "watch", "ps"),
+    *("doctor", "module", "completion"),
+)
 HELP_WORDS = ("-h", "--help", "help")
 
 HELP = """\
@@ -29,6 +32,7 @@ Runs a program of your choice before the OOM killer kills a process.
   unregister PID                       take that back
   list                                 what is registered
   watch                                follow what the OOM killer does
+  ps                                   processes as it weighs them, and whom it would choose
   doctor                               what this machine offers, and what is in the way
   module build|load|unload|status      the module for a kernel that is not patched
   completion bash                      what completes these words in a shell
@@ -181,6 +185,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     _add_unregister(command)
     _add_list(command)
     _add_watch(command)
+    _add_ps(command)
     _add_doctor(command)
     _add_module(command)
     _add_completion(command)
@@ -442,9 +447,69 @@ def describe(event: OomEvent) -> str:
     return _printable(" ".join([start, f"{event.pid} ({event.comm})", f"in {place}:", *figures]))
 
 
+def _add_ps(add: Adder) -> None:
+    parser = add(
+        "ps",
+        _ps,
+        """\
+Show the processes as the OOM killer weighs them, as a tree, and whom it would choose now: if the
+whole machine ran out of memory, and if a memory cgroup with a limit reached it. Kernel threads are
+left out. Changes nothing, and needs no rights beyond what /proc shows.
+
+  SCORE   /proc/PID/oom_score; - of whom the kernel never chooses        ADJ   oom_score_adj
+  USED    what is charged to its memory cgroup, CGROUP                   GRP   memory.oom.group
+  LIMIT   of this cgroup; with ^ the nearest limit of one further up
+  REG     its registration: own, or tree, by an ancestor's; ? if the registry cannot be read
+
+  gs-oom ps --sort score | head                    who stands first in the whole machine
+  gs-oom ps --cgroup /system.slice --extended      one part of it, with command lines""",
+    )
+    parser.add_argument(
+        "-e",
+        "--extended",
+        action="store_true",
+        help="whole command lines, quoted for a shell, control characters escaped",
+    )
+    parser.add_argument(
+        "--sort", choices=("tree", "score"), default="tree", help="no tree: the highest score first"
+    )
+    parser.add_argument("--cgroup", metavar="PATH", help="only this memory cgroup and those below")
+    _add_json(parser)
+
+
+def _ps(options: argparse.Namespace) -> int:
+    from . import cgroup, ps, pstable
+
+    where = cgroup.hierarchy()
+    within = None if options.cgroup is None else ps.group_path(options.cgroup, where)
+    snapshot = ps.require(ps.look(where=where))
+    said = ps.report(
+        snapshot,
+        *ps.covering(where),
+        within=within,
+        by_score=options.sort == "score",
+        with_commands=options.extended,
+    )
+    if options.json:
+        _print_json(ps.as_json(said))
+    else:
+        print(pstable.text(said, _columns()), end="")
+    return 0
+
+
+def _columns() -> int | None:
+    """Those of the terminal; None where the output goes elsewhere, which may take any width."""
+    import shutil
+
+    if not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
 def _printable(text: str) -> str:
-    """A process may call itself what it likes; what steers a terminal is shown, not obeyed."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    from .printable import printable
+
+    return printable(text)
 
 
 def _add_doctor(add: Adder) -> None:

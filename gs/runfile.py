@@ -143,7 +143,12 @@ def lasts(pid: int | str) -> bool:
 
 def guarded() -> list[Entry]:
     """What is registered with guards that live."""
-    return [run.entry for run in _all() if not _is_free(run)]
+    return [entry for _, entry in guarded_groups()]
+
+
+def guarded_groups() -> list[tuple[str, Entry]]:
+    """The same, each with the directory of the group that is guarded."""
+    return [(run.group, run.entry) for run in _all() if not _is_free(run)]
 
 
 def abandoned() -> Iterator[RunFile]:

@@ -75,6 +75,13 @@ class Process(Record):
         return start_time(self.pid) == self.start
 
 
+def badness(weight: int, adj: int, total: int) -> int:
+    """What the kernel compares, all in pages: ``weight`` is resident memory, swap and page tables,
+    ``total`` what there is in the machine or within the limit. Source: mm/oom_kill.c,
+    oom_badness()."""
+    return weight + adj * (total // 1000)
+
+
 def start_time(pid: int) -> int | None:
     """When a process began, in clock ticks since the boot; None if it has ended."""
     words = read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
@@ -99,7 +106,7 @@ def look_at(pid: int, limit_kb: int = 0) -> Process | None:
         kb["Uid"],
         start,
         adj,
-        (weight_kb + adj * limit_kb // 1000) * 1024 // _PAGE,
+        badness(weight_kb * 1024 // _PAGE, adj, limit_kb * 1024 // _PAGE),
         kb["VmRSS"],
         kb.get("VmSwap", 0),
         {name: kb.get(key) for name, key in _FIGURES},
