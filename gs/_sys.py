@@ -15,6 +15,10 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # <asm-generic/unistd.h>, and the same on x86: numbers of later system calls are common to all.
 _NR_PIDFD_OPEN = 434
+# <asm/unistd.h>, by what uname(2) calls the machine
+_NR_KCMP = {"x86_64": 312, "aarch64": 272}
+# <linux/kcmp.h>
+_KCMP_VM = 1
 
 # <sys/inotify.h>
 IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100
@@ -49,6 +53,18 @@ def pidfd_open(pid: int) -> int:
         fd: int = os.pidfd_open(pid)
         return fd
     return _call("syscall", _NR_PIDFD_OPEN, pid, 0)
+
+
+def share_memory(first: int, second: int) -> bool | None:
+    """Whether two processes have one address space; None where the kernel does not tell: without
+    CONFIG_KCMP, or without the right to trace them. Source: kcmp(2)."""
+    number = _NR_KCMP.get(os.uname().machine)
+    if number is None:
+        return None
+    try:
+        return _call("syscall", number, first, second, _KCMP_VM, 0, 0) == 0
+    except OSError:
+        return None
 
 
 def watch_directory(path: str) -> int:

@@ -6,7 +6,7 @@ tells indirectly: a process that the kernel passes over has an oom_score of 0.
 
 from __future__ import annotations
 
-from . import memgroups
+from . import _sys, memgroups
 from .proctree import PAGE, start_time
 from .record import Record
 from .victims import NEVER, badness
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _INIT = 1
 #: Below this a process that may be chosen can have an oom_score of 0, too.
 _TELLING_SCORE = 3
+#: What the memory of a process may change by from one reading to the next.
+_MOVED_KB = 256
 
 
 class Settings(Record):
@@ -223,10 +225,10 @@ def _choose(
     chosen = _last_started(equal, snapshot.proc)
     rest = sorted(((p, one) for p, one in weighed if one is not chosen), key=lambda row: -row[0])
     together = _killed_together(snapshot, chosen, group)
-    killed: tuple[int, ...] = (chosen.pid,)
+    killed = {chosen.pid, *_sharers(snapshot, chosen)}
     if together is not None:
         members = snapshot.within(snapshot.groups[together])
-        killed = tuple(sorted(one.pid for one in members if _may_be_killed(snapshot, one)))
+        killed.update(one.pid for one in members if _may_be_killed(snapshot, one))
     return Choice(
         path,
         total,
@@ -234,7 +236,7 @@ def _choose(
         chosen.pid,
         chosen.comm,
         most,
-        killed,
+        tuple(sorted(killed)),
         together,
         rest[0][1].pid if rest else None,
         tuple(_notes(snapshot, chosen, equal, processes)),
@@ -267,6 +269,19 @@ def _may_be_killed(snapshot: Snapshot, one: Process) -> bool:
     return (
         one.has_memory and one.adj != NEVER and not (one.pid == _INIT and snapshot.is_whole_machine)
     )
+
+
+def _sharers(snapshot: Snapshot, chosen: Process) -> Iterator[int]:
+    """Who else has the memory of the chosen, and is killed with it whatever its oom_score_adj."""
+    for one in snapshot.processes:
+        # One address space has one set of figures; they may have moved between two readings.
+        alike = one.pgtables_kb == chosen.pgtables_kb and one.swap_kb == chosen.swap_kb
+        if one is chosen or not (one.has_memory and alike and one.pid != _INIT):
+            continue
+        if abs(one.rss_kb - chosen.rss_kb) <= _MOVED_KB:
+            shared = _sys.share_memory(one.pid, chosen.pid)
+            if shared or (shared is None and one.ppid == chosen.pid and snapshot.exempt(one)):
+                yield one.pid
 
 
 def _arithmetic(one: Process, total: int) -> str:

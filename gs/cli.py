@@ -478,11 +478,11 @@ left out. Changes nothing, and needs no rights beyond what /proc shows.
 
 
 def _ps(options: argparse.Namespace) -> int:
-    from . import cgroup, ps, pstable
+    from . import cgroup, paths, ps, pstable
 
-    where = cgroup.hierarchy()
+    where = cgroup.hierarchy(paths.procfs())
     within = None if options.cgroup is None else ps.group_path(options.cgroup, where)
-    snapshot = ps.require(ps.look(where=where))
+    snapshot = ps.look(paths.procfs(), where)
     said = ps.report(
         snapshot,
         *ps.covering(where),

@@ -15,6 +15,11 @@ PROCFS_VARIABLE = "GS_PROCFS"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+def procfs() -> str:
+    """Where the proc file system is mounted."""
+    return os.environ.get(PROCFS_VARIABLE) or "/proc"
+
+
 class KernelFiles(Record):
     """The kernel's files; each can be another file, such as a recorded one."""
 
@@ -27,7 +32,7 @@ class KernelFiles(Record):
         features: str | None = None,
         sysctl: str | None = None,
     ) -> None:
-        proc = os.environ.get(PROCFS_VARIABLE) or "/proc"
+        proc = procfs()
         self.registry = registry or f"{proc}/graceful_shutdown"
         self.events = events or f"{proc}/graceful_shutdown_events"
         self.features = features or f"{proc}/graceful_shutdown_features"

@@ -91,7 +91,7 @@ def read(proc: str = "/proc") -> list[Process]:
         for pid in sorted(map(int, filter(str.isdigit, os.listdir(directory)))):
             try:
                 found.append(_read_one(directory, pid))
-            except (OSError, ValueError):
+            except (OSError, ValueError, IndexError):
                 pass  # it has ended meanwhile
         return found
     finally:

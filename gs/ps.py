@@ -69,10 +69,13 @@ class Report(Record):
 
 def look(proc: str = "/proc", where: cgroup.Hierarchy | None = None) -> Snapshot:
     """The machine now: all processes, all memory cgroups that anybody is in, and what of the
-    settings counts. ``where`` is the hierarchy of memory cgroups (None: no such controller)."""
+    settings counts. ``where`` is the hierarchy of memory cgroups (None: no such controller).
+
+    Raises NotSupported where ``proc`` shows no processes.
+    """
     memory, swap = proctree.memory_pages(proc)
     groups = {} if where is None else memgroups.read(where, swap)
-    processes = proctree.read(proc)
+    processes = _processes(proc)
     settings = Settings(
         memory + swap,
         cgroup.read_number(f"{proc}/sys/vm/oom_kill_allocating_task") or 0,
@@ -82,6 +85,16 @@ def look(proc: str = "/proc", where: cgroup.Hierarchy | None = None) -> Snapshot
     controller = "memory" if where is not None and where.version == 1 else ""
     _place_the_others(snapshot, controller)
     return snapshot
+
+
+def _processes(proc: str) -> list[Process]:
+    try:
+        found = proctree.read(proc)
+    except OSError as error:
+        raise NotSupported(f"cannot read {proc}", str(error.strerror), "mount it there") from None
+    if not found:
+        raise NotSupported(f"no process is seen in {proc}", "it is no proc file system")
+    return found
 
 
 def _place_the_others(snapshot: Snapshot, controller: str) -> None:
@@ -225,15 +238,6 @@ def group_path(text: str, where: cgroup.Hierarchy | None) -> str:
             "give its directory, or its path as /proc/PID/cgroup has it",
         )
     return path
-
-
-def require(snapshot: Snapshot) -> Snapshot:
-    """The same, or NotSupported where no process is to be seen at all."""
-    if not snapshot.processes:
-        raise NotSupported(
-            f"no process is seen in {snapshot.proc}", "it is no proc file system", "mount it there"
-        )
-    return snapshot
 
 
 # ---------------------------------------------------------------------------- for programs
