@@ -15,6 +15,7 @@ _VALUES = {
     "--on-oom": "compgen -c",
     "--scope": "compgen -W '{}'".format(" ".join(procfile.SCOPES)),
     "--signal": "compgen -A signal",
+    "--sort": "compgen -W 'tree score'",
     "--user": "compgen -u",
 }
 

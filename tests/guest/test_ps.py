@@ -26,7 +26,7 @@ ROOM = 64 * MB
 HEADLESS = """
 import ctypes, os, threading, time
 def hold():
-    block = bytearray(b"x") * (24 << 20)
+    block = bytearray(b"x") * (36 << 20)
     print("pid", os.getpid(), flush=True)
     while True:
         time.sleep(1)
@@ -321,7 +321,7 @@ def test_one_whose_first_thread_has_ended(stage: Stage) -> None:
     try:
         assert process.stdout.readline() == f"pid {process.pid}\n".encode()
         wait_until(lambda: not alive(process.pid))
-        stage.confirm(stage.ask(group, mb=44), {process.pid}, group)
+        stage.confirm(stage.ask(group, mb=30), {process.pid}, group)
         assert process.wait(20) == -signal.SIGKILL
     finally:
         process.kill()
@@ -332,7 +332,7 @@ def test_one_between_vfork_and_exec(stage: Stage) -> None:
     """It shares the memory of its parent, which is weighed; it dies with it."""
     group = stage.group()
     parent = subprocess.Popen(
-        [program("vfork_child"), "30M", "600000"],
+        [program("vfork_child"), "40M", "600000"],
         preexec_fn=lambda: (Path("/proc/self/oom_score_adj").write_text("0"), group.add(0)),
     )
     try:
@@ -344,7 +344,7 @@ def test_one_between_vfork_and_exec(stage: Stage) -> None:
         assert "vfork" in passed_over
         (choice,) = [one for one in said["would_be_chosen"] if one["group"] == group.name]
         assert choice["pid"] == parent.pid and set(choice["killed"]) == {parent.pid, child}
-        stage.ask(group, mb=50).go()
+        stage.ask(group, mb=34).go()
         wait_until(lambda: stage.killed()[:1] == [parent.pid], timeout=60)
         assert parent.wait(20) == -signal.SIGKILL
         wait_until(lambda: not alive(child))

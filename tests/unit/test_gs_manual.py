@@ -31,6 +31,8 @@ def test_bash_completes_commands_options_and_values() -> None:
     assert complete("gs-oom", "run", "--backend", "") == set(backends.NAMES)
     assert complete("gs-oom", "run", "--signal", "SIGUS") == {"SIGUSR1", "SIGUSR2"}
     assert complete("gs-oom", "module", "lo") == {"load"}
+    assert complete("gs-oom", "ps", "--sort", "") == {"tree", "score"}
+    assert {"--extended", "--cgroup"} <= complete("gs-oom", "ps", "--")
     assert complete("gs-oom", "nonsense", "") == set()
 
 
