@@ -212,8 +212,8 @@ def the_inner_limit(stage: Stage) -> tuple[Victim, set[int], Group]:
     above = stage.group(128 * MB)
     inner, other = stage.group(32 * MB, above), stage.group(None, above)
     stage.hold(40, other)
-    large = stage.hold(16, inner)
-    return stage.ask(inner, mb=20), {large.pid}, inner
+    large = stage.hold(20, inner)
+    return stage.ask(inner, mb=18), {large.pid}, inner
 
 
 def the_outer_limit(stage: Stage) -> tuple[Victim, set[int], Group]:
@@ -254,15 +254,15 @@ def the_group_of_the_chosen(stage: Stage) -> tuple[Victim, set[int], Group]:
     """The limit is above it: the others there live on."""
     above = stage.group()
     one, other = stage.together(stage.group(None, above)), stage.group(None, above)
-    large, small = stage.hold(28, one), stage.hold(6, one)
+    large, small = stage.hold(34, one), stage.hold(6, one)
     return stage.ask(other, mb=32), {large.pid, small.pid}, above
 
 
 def the_highest_of_two(stage: Stage) -> tuple[Victim, set[int], Group]:
     above = stage.together(stage.group())
     one, other = stage.together(stage.group(None, above)), stage.group(None, above)
-    large = stage.hold(30, one)
-    asker = stage.ask(other, mb=36)
+    large = stage.hold(36, one)
+    asker = stage.ask(other, mb=34)
     return asker, {large.pid, asker.pid}, above
 
 
@@ -270,8 +270,8 @@ def not_beyond_the_limit(stage: Stage) -> tuple[Victim, set[int], Group]:
     """It is set above the group that is at its limit, and does not count."""
     above = stage.together(stage.group(128 * MB))
     inner = stage.group(32 * MB, above)
-    large = stage.hold(16, inner)
-    return stage.ask(inner, mb=20), {large.pid}, inner
+    large = stage.hold(20, inner)
+    return stage.ask(inner, mb=18), {large.pid}, inner
 
 
 IN_GROUPS: tuple[Setting, ...] = (

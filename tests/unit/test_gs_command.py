@@ -59,7 +59,7 @@ def test_each_command_explains_itself(command: str) -> None:
         (),
         ("nonsense",),
         ("--nonsense",),
-        ("ps",),
+        ("top",),
         ("register",),
         ("register", "x", "--on-oom", "true"),
         ("register", "1", "--on-o", "true"),
@@ -472,7 +472,7 @@ def call(words: list[str], *path: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["-q", "-dNOPAUSE", "a b.ps"], ["--version"], ["file.ps"], ["ps"]]
+    "words", [["-q", "-dNOPAUSE", "a b.ps"], ["--version"], ["file.ps"], ["eps"]]
 )
 def test_words_of_ghostscript_go_to_it(
     two_of_one_name: tuple[Path, Path], words: list[str]
