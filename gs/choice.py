@@ -54,6 +54,7 @@ class Snapshot:
         self.settings = settings
         self.proc = proc
         self.group_of = {pid: group.path for group in groups.values() for pid in group.pids}
+        self._children: dict[int, list[Process]] = {}
         #: In a container neither kernel threads nor the machine's own init are seen.
         self.is_whole_machine = len(self.processes) < len(processes)
         self.old_scale = _is_old_scale(self.processes, settings.total)
@@ -82,6 +83,14 @@ class Snapshot:
                 not group.alone and memgroups.is_within(one.path, group.path)
             ):
                 yield from (self.by_pid[pid] for pid in one.pids if pid in self.by_pid)
+
+    def relatives(self, process: Process) -> list[Process]:
+        """Its parent, if that is seen, and its children."""
+        if not self._children:
+            for one in self.processes:
+                self._children.setdefault(one.ppid, []).append(one)
+        parent = self.by_pid.get(process.ppid)
+        return [*([parent] if parent else ()), *self._children.get(process.pid, ())]
 
     def limit_of(self, path: str) -> MemGroup | None:
         """The group with the nearest limit, from this one upwards."""
@@ -195,7 +204,7 @@ def in_machine(snapshot: Snapshot) -> Choice:
             notes=(note,) if note else (),
         )
     if not snapshot.is_whole_machine:
-        note = "only this container's processes are seen: the choice is among all of the machine"
+        note = "a container, or hidepid: only a part of the machine's processes is seen here"
         return choice.replace(notes=(*choice.notes, note))
     return choice
 
@@ -272,11 +281,12 @@ def _may_be_killed(snapshot: Snapshot, one: Process) -> bool:
 
 
 def _sharers(snapshot: Snapshot, chosen: Process) -> Iterator[int]:
-    """Who else has the memory of the chosen, and is killed with it whatever its oom_score_adj."""
-    for one in snapshot.processes:
+    """Of its parent and its children those who have the memory of the chosen: they are killed with
+    it, whatever their oom_score_adj is."""
+    for one in snapshot.relatives(chosen):
         # One address space has one set of figures; they may have moved between two readings.
         alike = one.pgtables_kb == chosen.pgtables_kb and one.swap_kb == chosen.swap_kb
-        if one is chosen or not (one.has_memory and alike and one.pid != _INIT):
+        if not (one.has_memory and alike and one.pid != _INIT):
             continue
         if abs(one.rss_kb - chosen.rss_kb) <= _MOVED_KB:
             shared = _sys.share_memory(one.pid, chosen.pid)

@@ -137,7 +137,7 @@ def _without_memory(proc: int, pid: int, found: Process) -> Process:
     if is_kernel_thread or found.threads < 2:
         return found
     # The kernel takes the memory of any thread: find_lock_task_mm().
-    for name in os.listdir(f"/proc/self/fd/{proc}/{pid}/task"):
+    for name in _names_in(proc, f"{pid}/task"):
         status = _bytes_of(proc, f"{pid}/task/{name}/status")
         if b"\nVmRSS:" in status:
             return found.replace(
@@ -149,6 +149,14 @@ def _without_memory(proc: int, pid: int, found: Process) -> Process:
                 is_dying=_is_dying(status, 0),
             )
     return found
+
+
+def _names_in(directory: int, name: str) -> list[str]:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def _bytes_of(directory: int, name: str) -> bytes:

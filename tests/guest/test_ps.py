@@ -85,7 +85,7 @@ class Stage:
         return self.scene.victim(*words, group=group, adj=adj)
 
     def killed(self) -> list[int]:
-        """Whom the kernel says it has killed, in its order; it names the chosen of a group twice."""
+        """Whom the kernel has killed, in its order; of a group it names the chosen twice."""
         found = (re.search(r"Killed process (\d+) ", line) for line in self.log.read())
         return list(dict.fromkeys(int(match[1]) for match in found if match))
 

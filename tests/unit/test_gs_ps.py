@@ -384,7 +384,7 @@ def test_settings_that_change_the_choice() -> None:
 def test_a_container_sees_a_part_of_the_machine() -> None:
     found = Snapshot([holder(1, 30), holder(7)], {}, Settings(TOTAL))
     one = choice.in_machine(found)
-    assert one.pid == 1 and "container" in one.notes[-1]
+    assert one.pid == 1 and "only a part" in one.notes[-1]
 
 
 def test_a_chosen_one_that_is_being_killed() -> None:
