@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PAGE = os.sysconf("SC_PAGESIZE")
 #: <linux/sched.h>
-_PF_KTHREAD = 0x00200000
+_PF_EXITING, _PF_KTHREAD = 0x4, 0x200000
 #: SIGKILL in the masks of /proc/PID/status.
 _KILL_BIT = 1 << 8
 #: More than status or stat ever hold; most of what is there comes with one read(2).
@@ -131,7 +131,10 @@ def _read_one(proc: int, pid: int) -> Process:
 def _without_memory(proc: int, pid: int, found: Process) -> Process:
     """A kernel thread, one that has ended, or one whose first thread alone has."""
     words = _bytes_of(proc, f"{pid}/stat").rpartition(b")")[2].split()
-    is_kernel_thread = bool(int(words[6]) & _PF_KTHREAD)
+    flags = int(words[6])
+    # Without memory and not ending is also what the kernel has made to become a program one day.
+    is_ending = found.state in "ZX" or flags & _PF_EXITING
+    is_kernel_thread = bool(flags & _PF_KTHREAD) or not is_ending
     adj = int(_bytes_of(proc, f"{pid}/oom_score_adj"))
     found = found.replace(adj=adj, has_memory=False, is_kernel_thread=is_kernel_thread)
     if is_kernel_thread or found.threads < 2:

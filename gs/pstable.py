@@ -137,8 +137,10 @@ def _more(snapshot: Snapshot, one: Choice) -> Iterator[str]:
     if one.pid is not None:
         yield one.why
         if one.together is not None:
-            count = len(one.killed)
-            yield f"memory.oom.group of {one.together}: {_processes(count)} in it killed with it"
+            yield f"memory.oom.group of {one.together}: {_all_of(len(one.killed))} killed"
+        elif len(one.killed) > 1:
+            others = ", ".join(str(pid) for pid in one.killed if pid != one.pid)
+            yield f"killed with it, for they share its memory: {others}"
         following = snapshot.by_pid.get(one.runner_up or 0)
         if following is not None:
             points = snapshot.points(following, one.total)
@@ -146,5 +148,5 @@ def _more(snapshot: Snapshot, one: Choice) -> Iterator[str]:
     yield from one.notes
 
 
-def _processes(count: int) -> str:
-    return "1 process is" if count == 1 else f"all {count} processes are"
+def _all_of(count: int) -> str:
+    return "the 1 process in it is" if count == 1 else f"all {count} processes in it are"

@@ -62,6 +62,8 @@ class Stage:
     def __init__(self, scene: Scene, log: KernelLog) -> None:
         self.scene = scene
         self.log = log
+        #: Number of a thread → of its process. The kernel names the thread whose memory it found.
+        self.process_of: dict[int, int] = {}
 
     def group(self, limit: int | None = ROOM, parent: Group | None = None, swap: int = 0) -> Group:
         return self.scene.group(limit, swap, parent)
@@ -87,7 +89,8 @@ class Stage:
     def killed(self) -> list[int]:
         """Whom the kernel has killed, in its order; of a group it names the chosen twice."""
         found = (re.search(r"Killed process (\d+) ", line) for line in self.log.read())
-        return list(dict.fromkeys(int(match[1]) for match in found if match))
+        numbers = [int(match[1]) for match in found if match]
+        return list(dict.fromkeys(self.process_of.get(number, number) for number in numbers))
 
     def confirm(self, asker: Victim, expected: set[int], group: Group | None = None) -> Answer:
         """`gs ps` names these, and then the kernel kills them."""
@@ -100,7 +103,8 @@ class Stage:
         first = self.killed()[: len(expected)]
         print(f"gs ps: {choice['killed']} ({choice['why']}); the kernel: {first}")
         assert set(first) == expected, (choice, self.log.read())
-        event = self.scene.events.wait(event="kill", pid=choice["pid"], timeout=10)
+        event = self.scene.events.wait(event="kill", timeout=10)
+        assert self.process_of.get(int(event["pid"]), int(event["pid"])) in expected
         assert event["constraint"] == ("none" if group is None else "memcg")
         return choice
 
@@ -321,6 +325,8 @@ def test_one_whose_first_thread_has_ended(stage: Stage) -> None:
     try:
         assert process.stdout.readline() == f"pid {process.pid}\n".encode()
         wait_until(lambda: not alive(process.pid))
+        threads = [int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir()]
+        stage.process_of.update(dict.fromkeys(threads, process.pid))
         stage.confirm(stage.ask(group, mb=30), {process.pid}, group)
         assert process.wait(20) == -signal.SIGKILL
     finally:

@@ -134,7 +134,10 @@ def test_every_figure_of_a_process(proc: Path) -> None:
 def test_one_that_is_being_killed_and_one_that_has_ended(proc: Path) -> None:
     record(proc, 7, pending=1 << (signal.SIGKILL - 1))
     record(proc, 8, state="Z", rss=None, score=0)
+    record(proc, 9, state="R", rss=None, score=0, flags=0x400004)
+    record(proc, 10, 2, "gs_launcher", rss=None, score=0)
     found = read(proc)
+    assert not found[9].is_kernel_thread and found[10].is_kernel_thread
     assert found[7].is_dying and not found[1].is_dying
     assert not found[8].has_memory and not found[8].is_kernel_thread
 
