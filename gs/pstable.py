@@ -122,7 +122,7 @@ def _choices(said: Report) -> Iterator[str]:
 
 def _place(snapshot: Snapshot, one: Choice) -> str:
     if one.group is None:
-        return f"machine ({size(one.total * PAGE >> 10)} with swap)"
+        return f"machine ({size(one.total * PAGE >> 10)} of memory and swap)"
     limit = snapshot.groups[one.group].limit
     return f"{printable(one.group)} (limit {size(None if limit is None else limit >> 10)})"
 

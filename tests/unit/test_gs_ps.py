@@ -430,6 +430,7 @@ def test_who_shares_the_memory_of_the_chosen_dies_too() -> None:
     assert _sys.share_memory(own, 2**30) is None
     parent, child = holder(7, 30), Process(8, 7, "p7", score=0, rss_kb=30 * MB)
     assert choice.in_machine(snapshot_of(parent, child)).killed == (7, 8)
+    assert "share its memory: 8" in pstable.text(report_of(parent, child))
 
 
 # ---------------------------------------------------------------------------- daemons
@@ -522,6 +523,9 @@ def test_limit_use_and_group_of_a_row() -> None:
     row = dict(zip(header.split(), first.split(), strict=True))
     assert row["LIMIT"] == "^100M" and row["GRP"] == "0" and row["CGROUP"] == "/a/b"
     assert row["RSS"] == "10M" and row["REG"] == "-"
+    assert "all 2 processes in it are killed" in pstable.text(
+        ps.report(snapshot_of(holder(7, 20), holder(8), groups=nested("/a/b")), [])
+    )
     unknown = pstable.text(report_of(holder(7), registrations=None)).splitlines()[1].split()
     assert unknown[header.split().index("REG")] == "?"
 
