@@ -19,6 +19,8 @@ PAGE = os.sysconf("SC_PAGESIZE")
 _PF_EXITING, _PF_KTHREAD = 0x4, 0x200000
 #: SIGKILL in the masks of /proc/PID/status.
 _KILL_BIT = 1 << 8
+#: Of nearly all processes.
+_NOTHING_PENDING = b"\nSigPnd:\t%016d\nShdPnd:\t%016d\n" % (0, 0)
 #: More than status or stat ever hold; most of what is there comes with one read(2).
 _CHUNK = 8192
 
@@ -110,7 +112,6 @@ def _read_one(proc: int, pid: int) -> Process:
     threads = _number(status, b"\nThreads:", parent)
     if memory < 0:
         return _without_memory(proc, pid, Process(pid, ppid, comm, state, threads))
-    tables = status.find(b"\nVmPTE:", memory)
     return Process(
         pid,
         ppid,
@@ -121,10 +122,10 @@ def _read_one(proc: int, pid: int) -> Process:
         int(_bytes_of(proc, f"{pid}/oom_score_adj")),
         _number(status, b"\nVmRSS:", memory),
         _number(status, b"\nVmSwap:", memory),
-        _number(status, b"\nVmPTE:", tables),
+        _number(status, b"\nVmPTE:", memory),
         True,
         False,
-        _is_dying(status, tables),
+        _is_dying(status, memory),
     )
 
 
@@ -182,19 +183,22 @@ def _rest_of(fd: int) -> bytes:
 
 def _number(status: bytes, key: bytes, start: int) -> int:
     """The number behind a key, without its unit; 0 where there is none (VmSwap without swap)."""
-    at = status.find(key, max(start, 0))
+    at = status.find(key, start)
     if at < 0:
         return 0
     at += len(key)
-    return int(status[at : status.index(b"\n", at)].split()[0])
+    text = status[at : status.index(b"\n", at)]
+    return int(text[:-3] if text.endswith(b" kB") else text)
 
 
 def _is_dying(status: bytes, start: int) -> bool:
+    if status.find(_NOTHING_PENDING, start) >= 0:
+        return False
     return any(_mask(status, key, start) & _KILL_BIT for key in (b"\nSigPnd:", b"\nShdPnd:"))
 
 
 def _mask(status: bytes, key: bytes, start: int) -> int:
-    at = status.find(key, max(start, 0)) + len(key)
+    at = status.find(key, start) + len(key)
     return int(status[at : status.index(b"\n", at)], 16) if at >= len(key) else 0
 
 

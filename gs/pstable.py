@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .printable import printable, shell_word
 from .proctree import PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterator
+    from typing import Iterator, Sequence
 
     from .choice import Choice, Snapshot
     from .ps import Report, Row
@@ -33,6 +35,7 @@ def text(said: Report, width: int | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+@lru_cache(maxsize=None)
 def size(kb: int | None) -> str:
     """Kilobytes in at most five columns; a dash for what is not known."""
     if kb is None:
@@ -49,7 +52,8 @@ def size(kb: int | None) -> str:
 
 
 def _table(said: Report, width: int | None) -> Iterator[str]:
-    cells = [_HEAD, *(_cells(said, row) for row in said.rows)]
+    groups = {path: _group_cells(said.snapshot, path) for path in {row.path for row in said.rows}}
+    cells = [_HEAD, *(_cells(said, row, groups[row.path]) for row in said.rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     widths[_COMMAND] = 0
     if width is not None:
@@ -71,7 +75,7 @@ def _fitted(column: int, cell: str, width: int) -> str:
     return cell.ljust(width)
 
 
-def _cells(said: Report, row: Row) -> tuple[str, ...]:
+def _cells(said: Report, row: Row, of_group: Sequence[str]) -> tuple[str, ...]:
     one = row.process
     score = "-" if row.why_exempt else str(one.score)
     return (
@@ -80,7 +84,7 @@ def _cells(said: Report, row: Row) -> tuple[str, ...]:
         str(one.adj),
         size(one.rss_kb),
         size(one.swap_kb),
-        *_group_cells(said.snapshot, row.path),
+        *of_group,
         (row.covered or "-") if said.is_registry_known or row.covered else "?",
         "-" if row.path is None else printable(row.path),
         _command(row),
