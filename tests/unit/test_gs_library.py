@@ -78,16 +78,17 @@ def test_every_name_of_the_library_is_there_and_typed() -> None:
 
 #: Who may import whom within gs: each only those of an earlier row.
 ROWS = (
-    ("errors", "record", "_sys"),
+    ("errors", "record", "_sys", "printable"),
     ("procfile", "paths"),
-    ("cgroup", "arguments", "shadowing", "eventlog", "runfile", "victims"),
+    ("cgroup", "arguments", "shadowing", "eventlog", "runfile", "victims")
+    + ("proctree", "memgroups", "choice"),
     ("registry", "handler"),
     ("eventstream",),
     ("backends/__init__", "backends/kernel", "backends/cgroup1", "backends/cgroup2")
     + ("backends/guarded", "guard", "watcher", "session"),
     ("runner", "finding", "scope"),
-    ("bystanders", "trial", "module"),
-    ("doctor",),
+    ("bystanders", "daemons", "trial", "module"),
+    ("doctor", "ps", "pstable"),
     ("child",),
     ("cli", "manual"),
     ("__init__", "__main__"),
