@@ -106,11 +106,11 @@ class Tries:
         return statistics.median(self.times_ms or [float("inf")])
 
 
-def tries(handler: Handler, *victim_options: str) -> Tries:
-    """COUNT times, with all that is set aside, and from a cold cache."""
+def tries(handler: Handler, count: int, *victim_options: str) -> Tries:
+    """One OOM after another, with all that is set aside, and from a cold cache."""
     saved = PLACE / "saved"
     found = Tries()
-    for number in range(COUNT):
+    for number in range(count):
         saved.unlink(missing_ok=True)
         events = Events()
         scene = Scene("global", events)
@@ -137,7 +137,7 @@ def test_each_handler_every_time(
 ) -> None:
     """Also an interpreter, at the default reserve, and near the time that it takes alone."""
     alone = alone_ms(handler)
-    found = tries(handler, "--block", "4M")
+    found = tries(handler, COUNT, "--block", "4M")
     with capsys.disabled():
         print(
             f"\n{handler.name}: {len(found.times_ms)} of {COUNT}, median {found.median_ms:.0f} ms,"
@@ -148,18 +148,19 @@ def test_each_handler_every_time(
 
 
 def test_the_threads_of_the_victim_wait(ready: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """Or they reclaim what the handler has read, again and again, until nothing is set aside."""
+    """Or they reclaim what the handler has read, again and again, until nothing is set aside: it
+    takes one of these 3 MB, and before they waited 13 of 20 had enough."""
     if "fault-end" not in features()["capabilities"]:
         pytest.skip("askers wait where they allocate")
-    one = tries(HANDLERS[0], "--block", "4M")
-    many = tries(HANDLERS[0], "--threads", "8")
+    with sysctl("reserve_kb", 3072):
+        found = tries(HANDLERS[0], 2 * COUNT, "--threads", "8")
+    wait_for_reserve()
     with capsys.disabled():
         print(
-            f"\none thread: median {one.median_ms:.0f} ms; eight: {many.median_ms:.0f} ms,"
-            f" longest {max(many.times_ms, default=0):.0f} ms"
+            f"\neight threads: {len(found.times_ms)} of {2 * COUNT}, median {found.median_ms:.0f}"
+            f" ms, longest {max(found.times_ms, default=0):.0f} ms"
         )
-    assert not many.bad, many.bad[:3]
-    assert many.median_ms < 3 * one.median_ms
+    assert not found.bad, found.bad[:3]
 
 
 def test_what_a_session_takes_does_not_pass_for_free_memory(ready: None, machine: Scene) -> None:
