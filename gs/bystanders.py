@@ -84,12 +84,17 @@ CRITICAL = frozenset(
 _PROTECTED = -900
 
 
+def is_critical(comm: str) -> bool:
+    """Whether a process of this name is, in all likelihood, a daemon that nobody can do without."""
+    return comm in CRITICAL
+
+
 def check_daemons(machine: Machine) -> Iterator[Finding]:
     """Whether the OOM killer may choose a daemon on which the machine depends."""
     safe = []
     for pid, comm in machine.processes():
         # A child of init: a session of sshd, or somebody's own message bus, is not the daemon.
-        if comm not in CRITICAL or _status(machine, pid, "PPid") != "1":
+        if not is_critical(comm) or _status(machine, pid, "PPid") != "1":
             continue
         adj = int(machine.read(f"/proc/{pid}/oom_score_adj") or 0)
         if adj <= _PROTECTED:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("run", "register", "unregister", "list", "watch", "ps"),
-    *("doctor", "module", "completion"),
+    *("doctor", "explain", "module", "completion"),
 )
 HELP_WORDS = ("-h", "--help", "help")
 
@@ -34,6 +34,7 @@ Runs a program of your choice before the OOM killer kills a process.
   watch                                follow what the OOM killer does
   ps                                   processes as it weighs them, and whom it would choose
   doctor                               what this machine offers, and what is in the way
+  explain [FILE]                       what a kernel log tells of its OOMs: who, where, and why
   module build|load|unload|status      the module for a kernel that is not patched
   completion bash                      what completes these words in a shell
 
@@ -187,6 +188,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     _add_watch(command)
     _add_ps(command)
     _add_doctor(command)
+    _add_explain(command)
     _add_module(command)
     _add_completion(command)
     return top, by_name
@@ -549,6 +551,58 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         print(report(findings), end="")
     return 0 if can_protect(findings) else 3
+
+
+def _add_explain(add: Adder) -> None:
+    parser = add(
+        "explain",
+        _explain,
+        """\
+Say what a kernel log tells of each OOM: who asked for memory, which limit was met, what memory was
+made of, who was chosen, whether the same comes out when the kernel's list of processes is weighed
+again, and what is worth knowing. Repeated OOMs of one domain are one incident. What the log does
+not hold is said to be "not in the log".
+
+The log is FILE (dmesg, journalctl, syslog, /dev/kmsg; - is standard input), the journal's, or, with
+neither, what the running kernel still holds. Kernels 3.10 to 6.12.
+
+  gs-oom explain /var/log/kern.log
+  ssh node dmesg | gs-oom explain -
+  gs-oom watch --raw --no-follow > events; gs-oom explain dmesg.txt --events events""",
+    )
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a kernel log; - is standard input")
+    parser.add_argument("--journal", action="store_true", help="the journal's, of this boot")
+    parser.add_argument(
+        "--events",
+        metavar="EVENTS",
+        help="where `gs-oom watch --raw` was written, for what came of handlers; of the running"
+        " machine they are known without",
+    )
+    _add_json(parser)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from .errors import UsageError
+    from .oomlog import explain, sources, words
+
+    if options.journal and options.file is not None:
+        raise UsageError("explain", "--journal and a FILE", "give one of them")
+    is_here = options.file is None
+    if options.journal:
+        blocks = sources.of_journal()
+    else:
+        blocks = sources.of_kernel() if is_here else sources.of_file(options.file)
+    if options.events is not None:
+        events = sources.events_of_file(options.events)
+    else:
+        events = sources.events_of_machine() if is_here else []
+    explanation = explain(blocks, events)
+    if options.json:
+        _print_json(explanation.as_dict())
+        return 0
+    for line in words.lines(explanation):
+        print(_printable(line))
+    return 0
 
 
 def _add_module(add: Adder) -> None:

@@ -1,0 +1,99 @@
+"""What came of a victim's handler: finding, in a gs event log, the kill that a report tells of.
+
+A number alone is no proof, since numbers are used again: the name must be the same too, and the
+time where both clocks can be compared. Where two kills would do, none is taken.
+"""
+
+from __future__ import annotations
+
+from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable
+
+    from ..eventstream import OomEvent
+    from .reports import Report
+
+#: Seconds by which printk's clock and CLOCK_BOOTTIME differ without a suspend in between: both run
+#: from the boot on, at rates that are set one after the other.
+_APART = 5.0
+
+_OUTCOMES = ("done", "timeout", "failed", "averted", "gone")
+
+
+class Handling(Record):
+    """How a registered victim was treated before its kill.
+
+    ``handler`` is None where it had none, ``outcome`` as in the record of the kill (none, done,
+    timeout, failed, signal), ``elapsed_us`` how long its handler took, ``exit_status`` in the form
+    of wait(2); ``seq`` the number of the kill's record.
+    """
+
+    __slots__ = ("elapsed_us", "errno", "exit_status", "handler", "outcome", "seq")
+
+    def __init__(
+        self,
+        handler: str | None,
+        outcome: str | None,
+        seq: int,
+        elapsed_us: int | None = None,
+        exit_status: int | None = None,
+        errno: int | None = None,
+    ) -> None:
+        self.handler = handler
+        self.outcome = outcome
+        self.seq = seq
+        self.elapsed_us = elapsed_us
+        self.exit_status = exit_status
+        self.errno = errno
+
+
+def match(reports: Iterable[Report], events: Iterable[OomEvent]) -> None:
+    """Give each report the handling of its victim, where the events tell of one, beyond doubt."""
+    kills: dict[tuple[int | None, str | None], list[tuple[OomEvent, OomEvent | None]]] = {}
+    latest: dict[int | None, OomEvent] = {}
+    for event in events:
+        if event.event in _OUTCOMES:
+            latest[event.pid] = event
+        elif event.event == "kill":
+            kills.setdefault((event.pid, event.comm), []).append(
+                (event, latest.pop(event.pid, None))
+            )
+    if not kills:
+        return
+    for report in reports:
+        found = [
+            pair for kill in report.kills[:1] for pair in kills.get((kill.pid, kill.comm), ())
+            if _fits(report, pair[0])
+        ]  # fmt: skip
+        if len(found) == 1:
+            report.handling = _handling(*found[0])
+
+
+def _fits(report: Report, event: OomEvent) -> bool:
+    """Whether an event of this process can be the report's kill."""
+    constraint = event.get("constraint")
+    if report.constraint is not None and constraint not in (None, report.constraint):
+        return False
+    return report.seconds is None or abs(event.time - report.seconds) < _APART
+
+
+def _handling(kill: OomEvent, before: OomEvent | None) -> Handling:
+    return Handling(
+        _text(kill.get("handler")),
+        _text(kill.get("outcome")),
+        kill.seq,
+        _number(before, "elapsed_us"),
+        _number(before, "exit_status"),
+        _number(before, "errno"),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(event: OomEvent | None, key: str) -> int | None:
+    value = None if event is None else event.get(key)
+    return value if isinstance(value, int) else None
