@@ -237,6 +237,8 @@ def _compare(report: Report) -> tuple[bool | None, str, list[int]]:
         return _compare_asker(report)
     if not report.has_list:
         return None, "not in the log: the list of tasks (vm.oom_dump_tasks=0, or cut off)", []
+    if report.columns is None:
+        return None, "not in the log: the beginning of the list of tasks", []
     victim = chosen_task(report)
     if victim is None:
         return None, "not in the log: the victim's row in the list of tasks", []
@@ -252,7 +254,7 @@ def _compare(report: Report) -> tuple[bool | None, str, list[int]]:
 
 
 def _compare_none(report: Report) -> tuple[bool | None, str, list[int]]:
-    if not report.has_list:
+    if report.columns is None:
         return None, "not in the log: the list of tasks (vm.oom_dump_tasks=0, or cut off)", []
     able = [task for task in report.tasks if task.adj != NEVER]
     able = [task for task in able if not _is_dead(task, report)]

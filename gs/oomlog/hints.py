@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: A share of the memory from which on something is worth a word.
 _MUCH = 0.1
-#: Swap is full where less than this is free.
-_FULL = 0.02
+#: Swap is full where less than this is free: what each processor keeps for itself counts as free.
+_FULL = 0.05
 #: From this order on memory may be free, and in pieces that are too small (PAGE_ALLOC_COSTLY_ORDER
 #: is 3, above which the kernel does not kill).
 _LARGE_ORDER = 1
@@ -96,14 +96,23 @@ def _swap(report: Report) -> Iterator[Hint]:
             yield Hint("no-swap", "the group may not use swap (memory.swap.max is 0)")
         elif both and memory and both.limit_kb == memory.limit_kb:
             yield Hint("no-swap", "the group may not use swap (memory.memsw equals the limit)")
-        elif swap is not None and swap.is_limited and swap.usage_kb >= swap.limit_kb:
-            yield Hint("swap-full", f"all of the group's swap, {swap.limit_kb} kB, was used")
+        elif (
+            swap is not None
+            and swap.is_limited
+            and _is_full(swap.limit_kb, swap.limit_kb - swap.usage_kb)
+        ):
+            text = f"{swap.usage_kb} kB of the group's {swap.limit_kb} kB of swap were used"
+            yield Hint("swap-full", text)
         return
     total, free = report.mem_info.get("Total swap"), report.mem_info.get("Free swap")
     if total == 0:
         yield Hint("no-swap", "the machine has no swap")
-    elif total and free is not None and free < total * _FULL:
+    elif total and free is not None and _is_full(total, free):
         yield Hint("swap-full", f"all but {free} kB of the machine's {total} kB of swap were used")
+
+
+def _is_full(total_kb: int, free_kb: int) -> bool:
+    return free_kb < total_kb * _FULL
 
 
 # ---------------------------------------------------------------------------- who was spared

@@ -60,6 +60,15 @@ class Line(Record):
         self.stamp = stamp
         self.host = host
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing was written before the message."""
+        return self.seconds is None and not self.stamp and not self.host
+
+    def in_place_of(self, other: Line) -> Line:
+        """This text, with the time and the host of another message."""
+        return Line(self.text, other.seconds, other.stamp, other.host)
+
 
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
@@ -141,6 +150,7 @@ def feed(blocks: Iterable[bytes], collector: Collector) -> Iterator[Report]:
 
     Every line is read while a report is open; between reports only those with a marker.
     """
+    reader = _Reader()
     for block in _whole_lines(blocks):
         finder = _Finder(block)
         position = 0
@@ -150,12 +160,33 @@ def feed(blocks: Iterable[bytes], collector: Collector) -> Iterator[Report]:
                 if found < 0:
                     break
                 position = block.rfind(b"\n", 0, found) + 1
+                reader.skip()
             end = block.find(b"\n", position)
             end = len(block) if end < 0 else end
-            for line in parse(block[position:end]):
+            for line in reader.read(block[position:end]):
                 yield from collector.take(line)
             position = end + 1
     yield from collector.finish()
+
+
+class _Reader:
+    """Lines as they are, but for those that go on with a message of several lines: the journal and
+    dmesg write time and host once."""
+
+    def __init__(self) -> None:
+        self._before: list[Line] | None = None
+
+    def skip(self) -> None:
+        """Some lines were not read."""
+        self._before = None
+
+    def read(self, raw: bytes) -> list[Line]:
+        """The messages in a line."""
+        found = parse(raw)
+        if self._before is not None and found and found[0].is_bare:
+            return [line.in_place_of(one) for one in self._before[-1:] for line in found]
+        self._before = found
+        return found
 
 
 def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:

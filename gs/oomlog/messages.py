@@ -76,7 +76,7 @@ _MESSAGES = {
         (
             "summary",
             r"oom-kill:constraint=(CONSTRAINT_\w+)(?:,nodemask=(.*?)(?:,cpuset=(.*?),mems_allowed="
-            + r"([\d,-]*?)(?:,global_oom|,oom_memcg=(.*?))?(?:,task_memcg=(.*))?"
+            + r"([\d,-]*?)(?:,global_oom|,oom_memcg=(.*?))?(?:,task_memcg=(.*?))?"
             + rf"(?:,task=(.*?),pid={_N},uid={_N})?)?)?$",
         ),
     ),
@@ -98,13 +98,20 @@ _MESSAGES = {
     "Linux": _compiled(("boot", "Linux version ")),
 }
 
+_ZONE = _compiled(
+    (
+        "zone",
+        rf"(?:Node {_N} )?(\w{{1,20}}) free:{_N}kB.*? min:{_N}kB.*? present:{_N}kB managed:",
+    ),
+    ("node", r"Node \d+ active_anon:"),
+)
+
 #: The same for messages that mean something only within a report.
 _WITHIN = {
     "CPU": _compiled(("asker's", rf"CPU: \d+ (?:UID: \d+ )?PID: {_N} Comm: {_HAS_COMM} (.*)")),
     "Mem-Info": _compiled(("mem-info", "Mem-Info:")),
-    "Node": _compiled(
-        ("zone", rf"Node {_N} (\w{{1,20}}) free:{_N}kB.*? min:{_N}kB.*? present:{_N}kB managed:"),
-    ),
+    # Without CONFIG_NUMA a zone's line begins with its name.
+    **dict.fromkeys(("Node", "DMA", "DMA32", "Normal", "HighMem", "Movable"), _ZONE),
     "Free": _compiled(("swap", rf"(Free swap) *= {_N}kB")),
     "Total": _compiled(("swap", rf"(Total swap) *= {_N}kB")),
     "Unreclaimable": _compiled(("slabs", "Unreclaimable slab info:")),
@@ -119,6 +126,7 @@ _MEM_INFO_LINES = frozenset(
 _STAT = re.compile(rf"(\w{{2,40}}) {_N}$")
 _V1_STAT = re.compile(r"(\w{2,30}):(\d{1,20})KB")
 _SLAB = re.compile(rf"(\S+) +{_N}KB +{_N}KB$")
+_STACKS = re.compile(r" kernel_stack:(\d{1,12})kB")
 _RELEASE = re.compile(r" (\d{1,2}\.\d{1,3}[\w.+~-]{0,60}) #")
 _FIGURE = re.compile(r"([\w-]{1,20}):(-?\d{1,20})")
 
@@ -323,10 +331,15 @@ def _tell_pages_of(match: Match, report: Report) -> None:
 
 
 def _tell_zone(match: Match, report: Report) -> None:
-    node = int(match[1])
+    node = int(match[1] or 0)
     report.node_present_kb[node] = report.node_present_kb.get(node, 0) + int(match[5])
     report.free_zones.append((match[2], int(match[3]), int(match[4])))
-    stacks = re.search(r" kernel_stack:(\d{1,12})kB", match.string)
+    _tell_node(match, report)
+
+
+def _tell_node(match: Match, report: Report) -> None:
+    """Stacks are told of each zone, from 5.9 on of each node."""
+    stacks = _STACKS.search(match.string)
     if stacks:
         before = report.mem_info.get("kernel_stack_kb", 0)
         report.mem_info["kernel_stack_kb"] = before + int(stacks[1])
@@ -452,6 +465,7 @@ _TELLERS: dict[str, Callable[[Match, Report], None]] = {
     "pages": _tell_pages,
     "pages of": _tell_pages_of,
     "zone": _tell_zone,
+    "node": _tell_node,
     "swap": _tell_swap,
     "slabs": _tell_nothing,
     "slab": _tell_slab,

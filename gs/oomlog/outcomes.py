@@ -1,7 +1,7 @@
 """What came of a victim's handler: finding, in a gs event log, the kill that a report tells of.
 
-A number alone is no proof, since numbers are used again: the name must be the same too, and the
-time where both clocks can be compared. Where two kills would do, none is taken.
+A number alone is no proof, since numbers are used again: name, owner and size must be the same too,
+and the time where both clocks can be compared. Where two kills would do, none is taken.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from ..eventstream import OomEvent
     from .reports import Report
 
-#: Seconds by which printk's clock and CLOCK_BOOTTIME differ without a suspend in between: both run
-#: from the boot on, at rates that are set one after the other.
-_APART = 5.0
+#: Seconds by which printk's clock and CLOCK_BOOTTIME may differ without a suspend in between: both
+#: run from the boot on, and only the latter's rate is corrected (by far less than this share).
+_APART, _DRIFT = 5.0, 1e-4
+#: How much the victim may still grow or shrink between the two records.
+_SAME_SIZE = 0.05
 
 _OUTCOMES = ("done", "timeout", "failed", "averted", "gone")
 
@@ -73,10 +75,17 @@ def match(reports: Iterable[Report], events: Iterable[OomEvent]) -> None:
 
 def _fits(report: Report, event: OomEvent) -> bool:
     """Whether an event of this process can be the report's kill."""
-    constraint = event.get("constraint")
-    if report.constraint is not None and constraint not in (None, report.constraint):
-        return False
-    return report.seconds is None or abs(event.time - report.seconds) < _APART
+    kill = report.kills[0]
+    for mine, its in ((report.constraint, event.get("constraint")), (kill.uid, event.get("uid"))):
+        if mine is not None and its not in (None, mine):
+            return False
+    size = event.get("total_vm_kb")
+    if isinstance(size, int) and kill.total_vm_kb is not None:
+        if abs(size - kill.total_vm_kb) > _SAME_SIZE * kill.total_vm_kb:
+            return False
+    if report.seconds is None:
+        return True
+    return abs(event.time - report.seconds) < _APART + _DRIFT * report.seconds
 
 
 def _handling(kill: OomEvent, before: OomEvent | None) -> Handling:

@@ -133,8 +133,8 @@ def _candidates(report: Report) -> Iterator[str]:
         yield _task(task, report, judgement.page_kb)
     rest = judgement.candidates + judgement.never - len(report.tasks[:_ROWS])
     more = f"{rest} more; " if rest > 0 else ""
-    of = f"{_range(total)} pages" if total else f"pages, the total is {_UNKNOWN}"
-    yield f"            {more}weights are pages, oom_score_adj 1000 is worth {of}"
+    worth = f"worth {_range(total)} pages" if total else f"worth what is {_UNKNOWN}"
+    yield f"            {more}weights are pages; an oom_score_adj of 1000 is {worth}"
 
 
 def _task(task: Task, report: Report, page_kb: int) -> str:

@@ -96,6 +96,7 @@ class Drive:
 @dataclass(frozen=True)
 class Spec:
     """One machine. ``ports``: name of a virtio serial port → the file that receives its bytes.
+    ``nodes``: NUMA nodes that share the memory evenly; the first has the processors.
 
     ``counted``: emulated, its clock counts instructions and not the host's time, so that a busy
     host is not measured along. For one processor: with two, QEMU 7.2 does not get through the
@@ -111,6 +112,7 @@ class Spec:
     drives: tuple[Drive, ...] = ()
     ports: tuple[tuple[str, Path], ...] = ()
     memory_mb: int = 512
+    nodes: int = 1
     cpus: int = 2
     ssh_port: int | None = None
     counted: bool = False
@@ -138,6 +140,7 @@ def command_line(spec: Spec, accelerator: str) -> list[str]:
     words += ["-machine", board.machine]
     words += _accelerator_words(accelerator, spec.counted, board.processor)
     words += ["-m", str(spec.memory_mb), "-smp", str(spec.cpus)]
+    words += _node_words(spec) if spec.nodes > 1 else []
     if not spec.loader:
         known = kernel_arguments(spec.kernel, accelerator)
         arguments = " ".join([RESET_ARGUMENTS, known, spec.arguments])
@@ -151,6 +154,17 @@ def command_line(spec: Spec, accelerator: str) -> list[str]:
         words += _drive_words(number, drive)
     words += _port_words(spec.ports)
     words += _network_words(spec.ssh_port)
+    return words
+
+
+def _node_words(spec: Spec) -> list[str]:
+    words = []
+    for node in range(spec.nodes):
+        size = spec.memory_mb * 1024 * (node + 1) // spec.nodes
+        size -= spec.memory_mb * 1024 * node // spec.nodes
+        words += ["-object", f"memory-backend-ram,id=node{node},size={size}K"]
+        cpus = f",cpus=0-{spec.cpus - 1}" if node == 0 else ""
+        words += ["-numa", f"node,nodeid={node},memdev=node{node}{cpus}"]
     return words
 
 

@@ -85,6 +85,7 @@ def guest_run(
     command: Sequence[str],
     *,
     memory_mb: int = 512,
+    nodes: int = 1,
     cpus: int = 2,
     timeout: float = 300.0,
     swap_mb: int = 0,
@@ -101,15 +102,16 @@ def guest_run(
     file or directory); what lies in /out at the end comes back. ``timeout`` seconds bound the
     whole machine. ``swap_mb`` makes /dev/vdc, ready for swapon. ``arguments`` go to the kernel.
     ``on_output`` gets the output as it comes. ``cost`` of the kernel's flavour comes on top of
-    memory and timeout. ``counted`` as in :class:`qemu.Spec`. If QEMU itself crashes it is all done
-    once more. ``disk``: a raw file whose first partition is the root file system, and which keeps
-    what is written to it.
+    memory and timeout. ``counted`` and ``nodes`` as in :class:`qemu.Spec`. If QEMU itself crashes
+    it is all done once more. ``disk``: a raw file whose first partition is the root file system,
+    and which keeps what is written to it.
     """
     spec, token = _prepare(
         kernel,
         command,
         extra,
         memory_mb=memory_mb + cost.memory_mb,
+        nodes=nodes,
         cpus=cpus,
         swap_mb=swap_mb,
         arguments=f"{qemu.slower_argument(cost.slower)} {arguments}",
@@ -133,6 +135,7 @@ def _prepare(
     extra: Mapping[str, Path] | None,
     *,
     memory_mb: int,
+    nodes: int,
     cpus: int,
     swap_mb: int,
     arguments: str,
@@ -159,6 +162,7 @@ def _prepare(
         drives=tuple(drives),
         ports=(("gs.result", folder / RESULT), ("gs.files", folder / "files.tar")),
         memory_mb=memory_mb,
+        nodes=nodes,
         cpus=cpus,
         counted=counted,
     )
