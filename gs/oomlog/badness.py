@@ -34,9 +34,10 @@ class Judgement(Record):
     """Whether the log explains the choice.
 
     ``agrees``: True, False, or None where the log does not tell enough; ``why`` says which rule, or
-    what is missing. ``points`` are the victim's, pages, from the least to the most it can have
-    been; ``ahead`` the processes that weigh more and were not chosen. ``score_agrees`` is of the
-    "score" that kernels printed up to 5.2. ``total_pages`` as (least, most), None if not told.
+    what is missing. ``candidates``: how many may be chosen; ``never``: how many may not, with
+    ``never_pages`` of memory. ``points`` are the victim's, pages, from the least to the most it can
+    have been; ``ahead`` the processes that weigh more and were not chosen. ``score_agrees`` is of
+    the "score" that kernels printed before 5.4. ``total_pages`` as (least, most), None if not told.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Judgement(Record):
         "ahead",
         "candidates",
         "never",
+        "never_pages",
         "page_kb",
         "points",
         "score_agrees",
@@ -59,6 +61,7 @@ class Judgement(Record):
         ahead: list[int] | None = None,
         candidates: int = 0,
         never: int = 0,
+        never_pages: int = 0,
         page_kb: int = 4,
         points: tuple[int, int] | None = None,
         score_agrees: bool | None = None,
@@ -69,6 +72,7 @@ class Judgement(Record):
         self.ahead = ahead or []
         self.candidates = candidates
         self.never = never
+        self.never_pages = never_pages
         self.page_kb = page_kb
         self.points = points
         self.score_agrees = score_agrees
@@ -83,12 +87,14 @@ def judge(report: Report) -> None:
         task.points = _points(task, total, report, page_kb)
     agrees, why, ahead = _compare(report)
     victim = chosen_task(report)
+    never = [size(task, page_kb) for task in report.tasks if task.adj == NEVER]
     report.judgement = Judgement(
         agrees,
         why,
         ahead=ahead,
-        candidates=sum(task.adj != NEVER for task in report.tasks),
-        never=sum(task.adj == NEVER for task in report.tasks),
+        candidates=len(report.tasks) - len(never),
+        never=len(never),
+        never_pages=sum(never),
         page_kb=page_kb,
         points=victim.points if victim else None,
         score_agrees=_score_agrees(report, victim, total),

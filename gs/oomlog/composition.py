@@ -125,7 +125,8 @@ def _of_machine(report: Report) -> Composition | None:
         Part(name, sum(info.get(key, 0) for key in keys) * page_kb, kernel)
         for name, keys, kernel in _LISTS
     ]
-    if "kernel_stack_kb" in info:
+    # Where the asker is confined, zones and nodes of the others are left out.
+    if "kernel_stack_kb" in info and report.constraint not in ("cpuset", "mempolicy"):
         parts.append(Part("kernel stacks", info["kernel_stack_kb"], kernel=True))
     return _whole(total, parts)
 

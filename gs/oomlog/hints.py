@@ -134,8 +134,9 @@ def _kb(task: Task, report: Report) -> int:
 def _never(report: Report) -> Iterator[Hint]:
     whole = _whole_kb(report)
     tasks = [task for task in report.tasks if task.adj == NEVER]
-    held = sum(_kb(task, report) for task in tasks)
-    if whole and held >= whole * _MUCH:
+    judgement = report.judgement
+    held = judgement.never_pages * judgement.page_kb if judgement else 0
+    if tasks and whole and held >= whole * _MUCH:
         largest = max(tasks, key=lambda task: _kb(task, report))
         yield Hint(
             "unkillable",
@@ -165,7 +166,7 @@ def _by_adjustment(report: Report) -> Iterator[Hint]:
     mine = _kb(victim, report)
     spared = [
         task for task in report.tasks
-        if task is not victim and task.adj < victim.adj
+        if task is not victim and NEVER < task.adj < victim.adj
         and _kb(task, report) > mine + 4 * badness.slack(mine // 4)
         and report.killed_before.get(task.tgid) != task.comm
     ]  # fmt: skip
@@ -258,13 +259,13 @@ def _asker_rule(report: Report) -> Iterator[Hint]:
 
 
 def _child(report: Report) -> Iterator[Hint]:
-    """Up to 5.2 a child died in the place of the one that was chosen."""
+    """Before 5.4 a child may die in the place of the one that was chosen."""
     for kill in report.kills[:1]:
         if report.score is not None and kill.pid != report.chosen_pid:
             yield Hint(
                 "child",
                 f"{report.chosen_comm} ({report.chosen_pid}) was chosen, and its child"
-                f" {kill.comm} ({kill.pid}) was killed for it, as kernels up to 5.2 do",
+                f" {kill.comm} ({kill.pid}) was killed for it, as kernels did before 5.4",
             )
 
 

@@ -72,10 +72,14 @@ def domain(report: Report) -> str:
     if report.scope is None:
         return "a domain that is not in the log"
     if report.constraint == "cpuset":
-        return f"the memory of nodes {report.mems_allowed} (cpuset {report.cpuset})"
+        return f"{_nodes(report.mems_allowed)} (cpuset {report.cpuset})"
     if report.constraint == "mempolicy":
-        return f"the memory of nodes {report.nodemask} (memory policy)"
+        return f"{_nodes(report.nodemask)} (memory policy)"
     return "the whole machine"
+
+
+def _nodes(mask: str | None) -> str:
+    return f"NUMA node{'' if (mask or '').isdigit() else 's'} {mask}"
 
 
 def time_of(report: Report) -> Data:

@@ -308,7 +308,7 @@ def _tell_stats(match: Match, report: Report) -> None:
     report.scope = report.constraint = "memcg"
     if report.memcg is None:
         report.memcg = match[1]
-    # Up to 5.2 there is a line for each group below the limit's, with its own figures.
+    # In older kernels there is a line for each group below the limit's, with its own figures.
     for key, value in _V1_STAT.findall(match[2]):
         report.stats[key] = report.stats.get(key, 0) + int(value) * 1024
 

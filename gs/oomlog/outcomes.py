@@ -79,13 +79,17 @@ def _fits(report: Report, event: OomEvent) -> bool:
     for mine, its in ((report.constraint, event.get("constraint")), (kill.uid, event.get("uid"))):
         if mine is not None and its not in (None, mine):
             return False
-    size = event.get("total_vm_kb")
-    if isinstance(size, int) and kill.total_vm_kb is not None:
-        if abs(size - kill.total_vm_kb) > _SAME_SIZE * kill.total_vm_kb:
-            return False
+    if not _is_same_size(kill.total_vm_kb, event.get("total_vm_kb")):
+        return False
     if report.seconds is None:
         return True
     return abs(event.time - report.seconds) < _APART + _DRIFT * report.seconds
+
+
+def _is_same_size(one: int | None, other: object) -> bool:
+    if one is None or not isinstance(other, int):
+        return True
+    return abs(one - other) <= _SAME_SIZE * one
 
 
 def _handling(kill: OomEvent, before: OomEvent | None) -> Handling:

@@ -4,7 +4,7 @@ for each repetition."""
 from __future__ import annotations
 
 from ..victims import NEVER
-from . import badness, composition
+from . import badness, composition, incidents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def _limit(report: Report) -> str:
     if report.scope is None:
         return _UNKNOWN
     if not report.is_memcg:
-        constraint = report.constraint or f"(constraint {_UNKNOWN})"
-        none = "none: the machine's memory"
-        return none if constraint == "none" else f"the machine's memory, {constraint}"
+        if report.constraint is None:
+            return f"the machine's memory; whether a cpuset or a policy confined it is {_UNKNOWN}"
+        return f"none but that of {incidents.domain(report)}"
     if "memory" not in report.counters:
         return f"of {report.memcg or 'a memory cgroup'}; how large is {_UNKNOWN}"
     return "; ".join(f"{name} {_counter(one)}" for name, one in report.counters.items())
