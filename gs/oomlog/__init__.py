@@ -1,14 +1,14 @@
 """What a kernel log tells of its OOMs: who asked, which limit, who was chosen and why.
 
-One direction: bytes → lines (:mod:`lines`) → a report for each OOM (:mod:`reports`, by the grammar
-in :mod:`messages`) → the kernel's choice weighed again (:mod:`badness`) → what is worth knowing
-(:mod:`hints`, :mod:`outcomes`) → incidents and words (:mod:`incidents`, :mod:`words`). What a log
-does not hold is None, and is never guessed.
+One direction: bytes → :mod:`lines` → :mod:`messages` → a report for each OOM (:mod:`collector`,
+:mod:`telling`, :mod:`facts`) → the kernel's choice weighed again (:mod:`badness`) → what is worth
+knowing (:mod:`composition`, :mod:`hints`, :mod:`outcomes`) → :mod:`incidents` → :mod:`words`.
+What a log does not hold is None, and is never guessed.
 """
 
 from __future__ import annotations
 
-from . import badness, hints, incidents, lines, outcomes, reports
+from . import badness, collector, hints, incidents, lines, outcomes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def explain(blocks: Iterable[bytes], events: Iterable[OomEvent] = ()) -> Explana
 
     ``blocks``: the log in pieces of any size. Never fails on what it reads.
     """
-    collector = reports.Collector()
-    for report in lines.feed(blocks, collector):
+    found = collector.Collector()
+    for report in lines.feed(blocks, found):
         badness.judge(report)
-    outcomes.match(collector.reports, events)
-    for report in collector.reports:
+    outcomes.match(found.reports, events)
+    for report in found.reports:
         report.hints = hints.of(report)
-    return incidents.Explanation(collector.reports, collector.refusals)
+    return incidents.Explanation(found.reports, found.refusals)

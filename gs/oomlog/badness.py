@@ -9,6 +9,7 @@ swap of the machine is not told.
 
 from __future__ import annotations
 
+import heapq
 import re
 
 from ..record import Record
@@ -16,9 +17,11 @@ from ..victims import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable
+    from typing import Tuple
 
-    from .reports import Report, Task
+    from .facts import Report, Task
+
+    Ages = Tuple[Tuple[int, int], Tuple[int, int]]
 
 #: Pages by which counts may differ that were read one after the other, and each processor's share
 #: of which is added late: at least these, and a fiftieth of the weight.
@@ -83,11 +86,13 @@ def judge(report: Report) -> None:
     """Weigh the tasks of a report, judge the choice, and keep the heaviest tasks only."""
     page_kb = page_size_kb(report)
     total = total_pages(report, page_kb)
+    age = version(report)
     for task in report.tasks:
-        task.points = _points(task, total, report, page_kb)
+        task.pages = size(task, page_kb)
+        task.points = _points(task, total, age)
     agrees, why, ahead = _compare(report)
     victim = chosen_task(report)
-    never = [size(task, page_kb) for task in report.tasks if task.adj == NEVER]
+    never = [task.pages for task in report.tasks if task.adj == NEVER]
     report.judgement = Judgement(
         agrees,
         why,
@@ -100,15 +105,14 @@ def judge(report: Report) -> None:
         score_agrees=_score_agrees(report, victim, total),
         total_pages=total,
     )
-    report.tasks = _kept(report.tasks, report)
+    report.tasks = _kept(report)
 
 
-def size(task: Task, page_kb: int = 4) -> int:
+def size(task: Task, page_kb: int) -> int:
     """Pages that a task's end would give back: resident, in swap, and its page tables."""
-    tables = (task.nr_ptes or 0) + (task.nr_pmds or 0)
     if task.pgtables_bytes is not None:
-        tables = task.pgtables_bytes // (page_kb * 1024)
-    return task.rss + task.swapents + tables
+        return task.rss + task.swapents + task.pgtables_bytes // (page_kb * 1024)
+    return task.rss + task.swapents + (task.nr_ptes or 0) + (task.nr_pmds or 0)
 
 
 def chosen_task(report: Report) -> Task | None:
@@ -197,16 +201,12 @@ def _swap_of_memcg(report: Report, limit_kb: int) -> int | None:
     return bound if known is None else min(bound, known)
 
 
-def _points(
-    task: Task, total: tuple[int, int] | None, report: Report, page_kb: int
-) -> tuple[int, int] | None:
+def _points(task: Task, total: tuple[int, int] | None, age: Ages) -> tuple[int, int] | None:
     """The least and the most; None where oom_score_adj counts and the total is not told."""
-    pages = size(task, page_kb)
-    least = most = pages
-    age = version(report)
+    least = most = task.pages
     bonus = task.uid == 0 and age[0] < (4, 17)
     if bonus:  # 3 % of its own from 3.14 on; of 3.10 distributions made either
-        least -= pages * 3 // 100
+        least -= task.pages * 3 // 100
     if task.adj or (bonus and age[0] < (3, 14)):
         if total is None:
             return None
@@ -217,7 +217,7 @@ def _points(
     return least, max(most, 1) if age[0] < (5, 9) else most
 
 
-def version(report: Report) -> tuple[tuple[int, int], tuple[int, int]]:
+def version(report: Report) -> Ages:
     """The oldest and the newest kernel that can have written this report."""
     match = re.match(r"(\d+)\.(\d+)", report.kernel or "")
     if match:
@@ -287,7 +287,7 @@ def _compare_sizes(report: Report, victim: Task) -> tuple[bool | None, str, list
     rest = [task for task in _rivals(report, victim) if task.adj > victim.adj]
     heavier = [
         task for task in _rivals(report, victim)
-        if task.adj >= victim.adj and size(task) > size(victim) + slack(size(victim))
+        if task.adj >= victim.adj and task.pages > victim.pages + slack(victim.pages)
         and not (task.uid == 0 and version(report)[0] < (4, 17))
     ]  # fmt: skip
     if heavier:
@@ -295,7 +295,7 @@ def _compare_sizes(report: Report, victim: Task) -> tuple[bool | None, str, list
         return False, f"heavier and not chosen: {names}", [task.pid for task in heavier]
     lighter = [
         task for task in _rivals(report, victim)
-        if task.adj <= victim.adj and size(task) <= size(victim) + slack(size(victim))
+        if task.adj <= victim.adj and task.pages <= victim.pages + slack(victim.pages)
     ]  # fmt: skip
     if not rest and len(lighter) == len(_rivals(report, victim)):
         return True, "the heaviest, and none has a higher oom_score_adj", []
@@ -339,10 +339,18 @@ def _score_agrees(
     return least <= report.score <= most
 
 
-def _kept(tasks: Iterable[Task], report: Report) -> list[Task]:
+def _kept(report: Report) -> list[Task]:
     """The heaviest first; the chosen, the killed, and the largest that may not be chosen too."""
-    able = sorted(tasks, key=lambda task: (task.adj == NEVER, -(task.points or (size(task),))[0]))
-    largest = sorted(able, key=lambda task: -size(task))[:_KEPT]
     named = {report.chosen_pid, *(kill.pid for kill in report.kills)}
-    kept = {id(task) for task in able[:_KEPT] + largest}
-    return [task for task in able if id(task) in kept or named & {task.pid, task.tgid}]
+    kept = heapq.nsmallest(_KEPT, report.tasks, key=_rank)
+    kept += heapq.nlargest(_KEPT, report.tasks, key=_pages)
+    kept += [task for task in report.tasks if task.pid in named or task.tgid in named]
+    return sorted({id(task): task for task in kept}.values(), key=_rank)
+
+
+def _rank(task: Task) -> tuple[bool, int]:
+    return task.adj == NEVER, -(task.points or (task.pages,))[0]
+
+
+def _pages(task: Task) -> int:
+    return task.pages

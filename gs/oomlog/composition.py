@@ -10,7 +10,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .reports import Report
+    from .facts import Report
 
 
 class Part(Record):

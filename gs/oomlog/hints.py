@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Iterator
 
-    from .reports import Report, Task
+    from .facts import Report, Task
 
 #: A share of the memory from which on something is worth a word.
 _MUCH = 0.1
@@ -128,7 +128,7 @@ def _whole_kb(report: Report) -> int | None:
 
 def _kb(task: Task, report: Report) -> int:
     page_kb = report.judgement.page_kb if report.judgement else 4
-    return badness.size(task, page_kb) * page_kb
+    return task.pages * page_kb
 
 
 def _never(report: Report) -> Iterator[Hint]:

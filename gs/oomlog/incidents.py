@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
-    from .reports import Counter, Kill, Refusal, Report, Task
+    from .facts import Counter, Kill, Refusal, Report, Task
 
     Data = dict[str, Any]
 

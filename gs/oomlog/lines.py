@@ -16,7 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterable, Iterator
 
-    from .reports import Collector, Report
+    from .collector import Collector
+    from .facts import Report
 
 #: One of these is in each line with which anything of interest can begin. Searched for as bytes,
 #: which takes a hundredth of the time that reading each line would.
@@ -98,6 +99,10 @@ _PREFIX = re.compile(
 )
 _KERNEL = "kernel"
 
+#: How a row of the list of tasks begins.
+_ROW = re.compile(rb"\[ *\d+\] ")
+_AS_ZEROS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else byte for byte in range(256))
+
 #: Priority and facility in one number: above 7 it is not the kernel's own, but written to /dev/kmsg
 #: by a program.
 _FACILITY_KERNEL = 8
@@ -164,7 +169,9 @@ def feed(blocks: Iterable[bytes], collector: Collector) -> Iterator[Report]:
             end = block.find(b"\n", position)
             end = len(block) if end < 0 else end
             for line in reader.read(block[position:end]):
-                yield from collector.take(line)
+                report = collector.take(line)
+                if report is not None:
+                    yield report
             position = end + 1
     yield from collector.finish()
 
@@ -175,18 +182,37 @@ class _Reader:
 
     def __init__(self) -> None:
         self._before: list[Line] | None = None
+        #: What stood before the message in the line before, with its digits as zeros.
+        self._head = b""
+        self._host = b""
 
     def skip(self) -> None:
         """Some lines were not read."""
         self._before = None
+        self._head = b""
 
     def read(self, raw: bytes) -> list[Line]:
         """The messages in a line."""
+        if self._head and _ROW.match(raw, len(self._head)):
+            head = raw[: len(self._head)]
+            # Nearly all lines of a large report are such rows; only their text is of interest.
+            if head.translate(_AS_ZEROS) == self._head and self._host in head and self._before:
+                text = raw[len(head) :].decode("utf-8", "surrogateescape")
+                return [Line(text[:_LONGEST_MESSAGE], None, "", "").in_place_of(self._before[0])]
         found = parse(raw)
+        self._remember_head(raw, found)
         if self._before is not None and found and found[0].is_bare:
             return [line.in_place_of(one) for one in self._before[-1:] for line in found]
         self._before = found
         return found
+
+    def _remember_head(self, raw: bytes, found: list[Line]) -> None:
+        self._head = b""
+        if len(found) == 1 and not found[0].is_bare:
+            text = found[0].text.encode("utf-8", "surrogateescape")
+            if raw.endswith(text):
+                self._head = raw[: len(raw) - len(text)].translate(_AS_ZEROS)
+                self._host = found[0].host.encode("utf-8", "surrogateescape")
 
 
 def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Iterable
 
     from ..eventstream import OomEvent
-    from .reports import Report
+    from .facts import Report
 
 #: Seconds by which printk's clock and CLOCK_BOOTTIME may differ without a suspend in between: both
 #: run from the boot on, and only the latter's rate is corrected (by far less than this share).

@@ -4,14 +4,14 @@ for each repetition."""
 from __future__ import annotations
 
 from ..victims import NEVER
-from . import badness, composition, incidents
+from . import composition, incidents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterator
 
+    from .facts import Counter, Kill, Report, Task
     from .incidents import Explanation, Incident
-    from .reports import Counter, Kill, Report, Task
 
 _UNKNOWN = "not in the log"
 
@@ -146,7 +146,7 @@ def _task(task: Task, report: Report, page_kb: int) -> str:
         weight += " (killed before)"
     elif {task.pid, task.tgid} & killed:
         weight += " killed"
-    tables = badness.size(task, page_kb) - task.rss - task.swapents
+    tables = task.pages - task.rss - task.swapents
     figures = (n * page_kb for n in (task.rss, task.swapents, tables))
     return _TASK.format(task.pid, task.comm, task.uid, task.adj, *figures, weight)
 
