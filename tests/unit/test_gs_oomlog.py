@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gs.eventstream import OomEvent
 from gs.oomlog import explain, lines, words
-from tests.unit.gs_support import gs
+from tests.unit.gs_support import REPO, gs
 
 DATA = Path(__file__).parent / "data" / "oomlogs"
 LOGS = sorted(DATA.glob("*/*.log"))
@@ -212,6 +212,101 @@ def test_blocks_may_be_cut_anywhere() -> None:
         assert explain(blocks).as_dict() == explain([log]).as_dict()
 
 
+# ---------------------------------------------------------------------------- the judgement
+
+
+def memcg_log(*rows: str, kernel: str = "6.1.0-1", swap: str = "0") -> bytes:
+    """An OOM of a group of 40 MB in which process 7 was killed."""
+    lines_of = [
+        "hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        f"CPU: 0 PID: 7 Comm: hog Not tainted {kernel} #1",
+        "memory: usage 40960kB, limit 40960kB, failcnt 1",
+        f"swap: usage 0kB, limit {swap}kB, failcnt 0",
+        "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+        *rows,
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,"
+        "oom_memcg=/a,task_memcg=/a,task=hog,pid=7,uid=1000",
+        "Memory cgroup out of memory: Killed process 7 (hog) total-vm:8000kB, anon-rss:4000kB",
+    ]
+    return "".join(f"[  100.000000] {line}\n" for line in lines_of).encode()
+
+
+HOG = "[      7]  1000     7     2000     1000    40960        0             0 hog"
+
+
+def judged(*rows: str, **more: str) -> Data:
+    return told(memcg_log(*rows, **more))["reports"][0]["judgement"]  # type: ignore[no-any-return]
+
+
+def test_a_choice_that_the_list_does_not_explain_is_told() -> None:
+    heavier = "[      8]  1000     8     2000     1500    40960        0             0 big one"
+    found = judged(HOG, heavier)
+    assert (found["agrees"], found["ahead"]) == (False, [8])
+    assert found["why"] == "heavier and not chosen: big one (8)"
+    exempt = heavier.replace("        0 big", "    -1000 big")
+    assert judged(HOG, exempt)["agrees"] is True
+    assert judged(HOG.replace("0 hog", "-1000 hog"))["agrees"] is False
+    nearly = heavier.replace("1500", "1060")  # what counting late can explain
+    assert judged(HOG, nearly)["agrees"] is True
+
+
+def test_who_was_killed_before_is_passed_over() -> None:
+    heavier = "[      8]  1000     8     2000     1500    40960        0             0 big"
+    before = "Memory cgroup out of memory: Killed process 8 (big) total-vm:8000kB, anon-rss:4kB\n"
+    data = told(f"[   99.000000] {before}".encode() + memcg_log(HOG, heavier))
+    assert data["reports"][1]["judgement"]["agrees"] is True
+
+
+def test_roots_lower_weight_before_4_17() -> None:
+    """It may have the capability, so either weight explains the choice."""
+    root = "[      8]     0     8     9000     8200    40960        0             0 root's"
+    hog = HOG.replace(" 1000    40960", " 8000    40960")
+    assert judged(hog, root, kernel="4.4.0-1")["agrees"] is True
+    assert judged(hog, root, kernel="4.17.0-1")["agrees"] is False
+
+
+def test_the_total_is_only_known_with_the_swap() -> None:
+    """Of an adjusted process; the machine's swap may have been told at its boot."""
+    other = "[      8]  1000     8     2000      100    40960        0           100 other"
+    row = HOG.replace("1000    40960", "1200    40960")
+    free = memcg_log(row, other, swap="9007199254740988")
+    assert told(free)["reports"][0]["judgement"]["agrees"] is None
+    swap = b"[    1.000000] Adding 4000k swap on /dev/vdb.  Priority:-2 extents:1 across:4000k\n"
+    found = told(swap + free)["reports"][0]["judgement"]
+    assert (found["agrees"], found["total_pages"]) == (True, [10240, 11240])
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("oom_reaper: unable to reap pid:7 (hog)", "not-reaped"),
+        ("Tasks in /a are going to be killed due to memory.oom.group set", "group"),
+    ],
+)
+def test_what_is_told_after_the_kill(line: str, kind: str) -> None:
+    report = told(memcg_log(HOG) + f"[  100.500000] {line}\n".encode())["reports"][0]
+    assert kind in [hint["kind"] for hint in report["hints"]]
+
+
+def test_a_panic_and_an_oom_by_hand() -> None:
+    asker = "[1.000] x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order={}, oom_score_adj=0\n"
+    panic = (
+        "[1.100] Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled\n"
+    )
+    report = told((asker.format(0) + panic).encode())["reports"][0]
+    assert report["outcome"] == "panic" and [h["kind"] for h in report["hints"]] == ["panic"]
+    report = told(asker.format(-1).encode())["reports"][0]
+    assert [hint["kind"] for hint in report["hints"]] == ["sysrq"]
+
+
+def test_incidents_end_with_quiet_and_with_a_boot() -> None:
+    def at(seconds: int) -> bytes:
+        return memcg_log(HOG).replace(b"[  100.000000]", f"[{seconds:>5}.000000]".encode())
+
+    counts = [one["count"] for one in told(at(100) + at(600) + at(1300) + at(50))["incidents"]]
+    assert counts == [2, 1, 1]
+
+
 # ---------------------------------------------------------------------------- any input
 
 
@@ -367,3 +462,19 @@ def test_names_in_a_log_do_not_steer_the_terminal(tmp_path: Path) -> None:
     log.write_text("Out of memory: Killed process 7 (\x1b[2Jx) total-vm:4kB, anon-rss:4kB\n")
     done = gs("explain", str(log))
     assert done.returncode == 0 and "\x1b" not in done.stdout and "\\x1b[2Jx" in done.stdout
+
+
+def console_blocks() -> Iterator[tuple[str, str]]:
+    """The logs that the docs show, and what they show of each."""
+    for page in (REPO / "README.md", REPO / "docs" / "explain.md"):
+        for block in page.read_text().split("```console\n$ gs-oom explain ")[1:]:
+            name, _, output = block.partition("\n")
+            yield name, output.partition("```")[0]
+
+
+def test_the_docs_show_what_the_command_prints() -> None:
+    blocks = list(console_blocks())
+    assert len(blocks) >= 5
+    for name, output in blocks:
+        (path,) = DATA.glob(f"*/{name}")
+        assert gs("explain", str(path)).stdout == output
