@@ -1,9 +1,9 @@
 """Lines of a kernel log, whoever wrote them down: finding those that matter, and taking off time,
 host and priority.
 
-dmesg (also -T, -x, -d, --time-format iso), journalctl (short, short-precise, short-iso, short-full,
-short-unix, short-monotonic), rsyslog and RFC 5424, `<priority>` prefixes, records of /dev/kmsg
-(kernel's Documentation/ABI/testing/dev-kmsg), and CONFIG_PRINTK_CALLER.
+dmesg (also -T, -x, -d, -e, --time-format iso), journalctl (short, short-precise, short-iso,
+short-full, short-unix, short-monotonic), rsyslog and RFC 5424, `<priority>` prefixes, records of
+/dev/kmsg (kernel's Documentation/ABI/testing/dev-kmsg), and CONFIG_PRINTK_CALLER.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ _PREFIX = re.compile(
         (?:\[\d+\]:|:|\ (?:\d+|-)\ \S+\ (?:-|\[[^]]*\]))(?:\ |$))?  # the last: RFC 5424
     (?:<\d{{1,4}}>)?
     (?:\[\ *(?P<seconds>\d+\.\d{{3,9}})(?:\ <[^>]{{1,40}}>)?\]
-        | \[(?P<human>[^][]{{3,40}}\ \d\d:\d\d:\d\d\ \d{{4}})\])?         # dmesg -T, any language
+        | \[(?P<human>[^][]{{3,40}}\ \d\d:\d\d:\d\d\ \d{{4}}           # dmesg -T, any language
+             | {_MONTH}\ ?\d{{1,2}}\ \d\d:\d\d)\]                     # dmesg -e, the first
+        | \[\ *\+\d+\.\d+\])?                                      # ... and the next
     (?:\s?\[\ *[TC]\d+\])?
     [ ]?(?P<text>.*)
     """,
