@@ -171,7 +171,7 @@ def node_list(text: str) -> list[int]:
     nodes: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not (first.isdigit() and (last or first).isdigit() and len(part) < 10):
+        if not (first.isdecimal() and (last or first).isdecimal() and len(part) < 10):
             return []
         nodes += range(int(first), min(int(last or first), 1023) + 1)
     return nodes

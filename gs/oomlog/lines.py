@@ -75,7 +75,7 @@ _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
 
-_RECORD = re.compile(r"(\d{1,4}),\d+,(\d+),[^;]{0,200};")
+_RECORD = re.compile(r"(\d{1,4}),\d+,(\d{1,20}),[^;]{0,200};")
 _PREFIX = re.compile(
     rf"""
     (?:[a-z]{{3,9}}\ *:[a-z]{{3,7}}\ *:\ )?                        # dmesg -x
@@ -85,12 +85,12 @@ _PREFIX = re.compile(
         | (?:{_DAY}\ )?(?:\d{{4}}\ )?{_MONTH}\ [ \d]?\d\ (?:\d{{4}}\ )?{_CLOCK}
         | {_DAY}\ \d{{4}}-\d\d-\d\d\ {_CLOCK}(?:\ [A-Z]{{3,5}})?
         | \d{{10}}\.\d{{6}}
-        | \[\ *(?P<monotonic>\d+\.\d+)\](?=\ [\w.-]+\ kernel:)
+        | \[\ *(?P<monotonic>\d{{1,12}}\.\d{{1,9}})\](?=\ [\w.-]+\ kernel:)
       )\s+)?
     (?:(?P<host>[\w.:-]{{1,255}})\ (?P<program>[\w./@-]{{1,64}})
         (?:\[\d+\]:|:|\ (?:\d+|-)\ \S+\ (?:-|\[[^]]*\]))(?:\ |$))?  # the last: RFC 5424
     (?:<\d{{1,4}}>)?
-    (?:\[\ *(?P<seconds>\d+\.\d{{3,9}})(?:\ <[^>]{{1,40}}>)?\]
+    (?:\[\ *(?P<seconds>\d{{1,12}}\.\d{{3,9}})(?:\ <[^>]{{1,40}}>)?\]
         | \[(?P<human>[^][]{{3,40}}\ \d\d:\d\d:\d\d\ \d{{4}}           # dmesg -T, any language
              | {_MONTH}\ ?\d{{1,2}}\ \d\d:\d\d)\]                     # dmesg -e, the first
         | \[\ *\+\d+\.\d+\])?                                      # ... and the next
@@ -131,17 +131,12 @@ def parse(raw: bytes) -> list[Line]:
         # Without a time before it, two words and a colon may be the message itself.
         if match["stamp"]:
             return []
-        host, body = "", text[_end_of_time(match) :]
+        host, body = "", text[match.start("host") :]
     else:
         body = match["text"]
     seconds = match["seconds"] or match["monotonic"]
     stamp = match["human"] or ("" if match["monotonic"] else match["stamp"]) or ""
     return _split(Line(body, float(seconds) if seconds else None, stamp, host), "#012")
-
-
-def _end_of_time(match: re.Match[str]) -> int:
-    """Where the message begins if what looked like host and program is its beginning."""
-    return match.start("host")
 
 
 def _split(line: Line, newline: str) -> list[Line]:

@@ -344,7 +344,18 @@ def test_no_damaged_log_ends_it(path: Path, data: st.DataObject) -> None:
             st.one_of(
                 st.binary(max_size=20),
                 st.sampled_from(
-                    (b"99999999999999999999999999", b"-1", b"", b"\n", b",", b" ", b"0")
+                    (
+                        b"99999999999999999999999999",
+                        b"-1",
+                        b"",
+                        b"\n",
+                        b",",
+                        b" ",
+                        b"0",
+                        "²".encode(),
+                        "٣".encode(),
+                        b"1" * 5000,
+                    )
                 ),
             )
         )
