@@ -88,6 +88,9 @@ ROWS = (
     + ("backends/guarded", "guard", "watcher", "session"),
     ("runner", "finding", "scope"),
     ("bystanders", "daemons", "trial", "module"),
+    ("oomlog/facts", "oomlog/lines", "oomlog/messages", "oomlog/telling", "oomlog/collector")
+    + ("oomlog/badness", "oomlog/composition", "oomlog/hints", "oomlog/outcomes")
+    + ("oomlog/incidents", "oomlog/words", "oomlog/sources", "oomlog/__init__"),
     ("doctor", "ps", "pstable"),
     ("child",),
     ("cli", "manual"),
