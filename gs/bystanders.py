@@ -76,7 +76,7 @@ def check_killers(machine: Machine) -> Iterator[Finding]:
 # ---------------------------------------------------------------------------- daemons
 
 #: Without these nobody logs in, no unit starts, no disk answers; by the name of the process.
-CRITICAL = frozenset(
+_CRITICAL = frozenset(
     ("sshd", "systemd-udevd", "dbus-daemon", "dbus-broker-lau", "containerd", "crio", "kubelet")
     + ("multipathd", "iscsid")
 )
@@ -86,7 +86,7 @@ _PROTECTED = -900
 
 def is_critical(comm: str) -> bool:
     """Whether a process of this name is, in all likelihood, a daemon that nobody can do without."""
-    return comm in CRITICAL
+    return comm in _CRITICAL
 
 
 def check_daemons(machine: Machine) -> Iterator[Finding]:

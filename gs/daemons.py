@@ -3,7 +3,7 @@ somebody gave one of them an oom_score_adj."""
 
 from __future__ import annotations
 
-from .bystanders import CRITICAL, unit_in
+from .bystanders import is_critical, unit_in
 from .finding import WARNING, Finding
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ def critical(snapshot: Snapshot, process: Process) -> str:
     if process.comm in _RUNTIMES:
         return process.comm
     # A child of init: a session of sshd, or somebody's own message bus, is not the daemon.
-    if process.comm in CRITICAL and process.ppid <= 1:
+    if is_critical(process.comm) and process.ppid <= 1:
         return process.comm
     path = snapshot.group_of.get(process.pid, "")
     unit = unit_in(path) if path.startswith(_SYSTEM_SLICE) else None
