@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("run", "register", "unregister", "list", "watch", "ps"),
-    *("doctor", "explain", "module", "completion"),
+    *("doctor", "explain", "exporter", "module", "completion"),
 )
 HELP_WORDS = ("-h", "--help", "help")
 
@@ -35,6 +35,7 @@ Runs a program of your choice before the OOM killer kills a process.
   ps                                   processes as it weighs them, and whom it would choose
   doctor                               what this machine offers, and what is in the way
   explain [FILE]                       what a kernel log tells of its OOMs: who, where, and why
+  exporter                             what the OOM killer did, as figures for Prometheus
   module build|load|unload|status      the module for a kernel that is not patched
   completion bash                      what completes these words in a shell
 
@@ -189,6 +190,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     _add_ps(command)
     _add_doctor(command)
     _add_explain(command)
+    _add_exporter(command)
     _add_module(command)
     _add_completion(command)
     return top, by_name
@@ -602,6 +604,48 @@ def _explain(options: argparse.Namespace) -> int:
         return 0
     for line in words.lines(explanation):
         print(_printable(line))
+    return 0
+
+
+def _add_exporter(add: Adder) -> None:
+    parser = add(
+        "exporter",
+        _exporter,
+        """\
+Count what the OOM killer and the handlers do on this machine, for Prometheus: from the events of a
+kernel that has gs, from the guards of runs, else from the kernel log. Answers http://ADDRESS/metrics
+until it is ended by a signal. Needs the Python package prometheus_client (pip install
+'gs-oom[exporter]', or apt-get install python3-prometheus-client).
+
+Counts go on after a restart, and a reboot; what was overwritten before it could be read is counted
+as lost. One exporter at a time uses a state directory.
+
+  gs-oom exporter                                    for Prometheus on this machine
+  gs-oom exporter --once                             have a look
+  gs-oom exporter --textfile /var/lib/prometheus/node-exporter/gs.prom""",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        help="HOST:PORT to answer on (default 127.0.0.1:9262); without --once and --textfile",
+    )
+    parser.add_argument("--once", action="store_true", help="print the figures of now, and end")
+    parser.add_argument(
+        "--textfile",
+        metavar="FILE",
+        help="keep this file up to date instead, for node_exporter; with --once write it once",
+    )
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        help="where counts are kept (default /var/lib/gs-oom; of a user ~/.local/state/gs-oom)",
+    )
+
+
+def _exporter(options: argparse.Namespace) -> int:
+    from .exporter import command
+
+    command.run(options.listen, options.once, options.textfile, options.state)
     return 0
 
 

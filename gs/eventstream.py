@@ -104,7 +104,8 @@ class EventStream:
     ``follow`` is false; it can be started again, and goes on where it was. Each stream has its own
     position and begins with the oldest record that was kept. Sources, each with numbers of its own:
     /proc/graceful_shutdown_events, and the log of guarded runs, /run/gs/events (of a user
-    $XDG_RUNTIME_DIR/gs/events). With ``files`` only what they name is read.
+    $XDG_RUNTIME_DIR/gs/events). With ``files`` only what they name is read, with ``directory`` only
+    the log in it.
 
     Opening raises NotSupported where there can be neither, PermissionDenied where there is but the
     kernel's and the caller may not read it, and GsError; where the log is left to him, ``left_out``
@@ -118,10 +119,16 @@ class EventStream:
         follow: bool = True,
         timeout: float | None = None,
         files: KernelFiles | None = None,
+        directory: str | None = None,
     ) -> None:
         self._follow = follow
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._sources, self.left_out = _open_sources(files)
+        self._sources: list[_Source]
+        self.left_out: PermissionDenied | None = None
+        if directory is None:
+            self._sources, self.left_out = _open_sources(files)
+        else:
+            self._sources = [_open_log(directory)]
         self._ready: Records = []
         self._bell: _Bell | None = None
 
@@ -366,6 +373,13 @@ def _open_sources(files: KernelFiles | None) -> tuple[list[_Source], PermissionD
     if missing is not None and not sources:
         raise missing
     return sources, missing if isinstance(missing, PermissionDenied) else None
+
+
+def _open_log(directory: str) -> _Source:
+    try:
+        return _Log(directory)
+    except OSError as error:
+        raise NotSupported(f"no runs with guards in {directory}", error.strerror or "") from None
 
 
 class _Bell:

@@ -110,13 +110,17 @@ def _open(path: str) -> RunFile | None:
         return None
 
 
+def names() -> list[str]:
+    """Of the files of all runs that are not over; for those who may look but not write."""
+    try:
+        return sorted(name for name in os.listdir(run_directory()) if name.startswith(_PREFIX))
+    except OSError:
+        return []
+
+
 def _all() -> Iterator[RunFile]:
     directory = run_directory()
-    try:
-        names = sorted(name for name in os.listdir(directory) if name.startswith(_PREFIX))
-    except OSError:
-        return
-    for name in names:
+    for name in names():
         found = _open(f"{directory}/{name}")
         if found is not None:
             yield found
@@ -134,11 +138,7 @@ def _is_free(run: RunFile) -> bool:
 
 def lasts(pid: int | str) -> bool:
     """Whether a run of this process is not over yet."""
-    try:
-        names = os.listdir(run_directory())
-    except OSError:
-        return False
-    return any(f"{name}-".startswith(f"{_PREFIX}{pid}-") for name in names)
+    return any(f"{name}-".startswith(f"{_PREFIX}{pid}-") for name in names())
 
 
 def guarded() -> list[Entry]:

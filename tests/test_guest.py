@@ -2,12 +2,14 @@
 
 One machine for each kernel and each file of guest tests, so that a kernel that dies takes only
 one file's results with it. GS_COUNT is the number of OOMs in the storm, GS_CYCLES how often the
-module comes and goes, GS_WRITES the number of random writes, GS_SEED what chance begins with;
+module comes and goes, GS_WRITES the number of random writes, GS_EXPORTED that of events for the
+exporter, GS_SEED what chance begins with;
 GS_CGROUP=v1 runs all that can with version 1 of memory cgroups; kernels: see kernels.py.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -32,10 +34,11 @@ PASSED_ON = {
     "GS_WRITES": "",
     "GS_SEED": "",
     "GS_CGROUP": "",
+    "GS_EXPORTED": "",
 }
 
 #: Megabytes of memory where it is not the 512 of the others; a flavour's own come on top.
-MEMORY = {"test_many.py": 2048}
+MEMORY = {"test_many.py": 2048, "test_exporter.py": 768}
 
 #: Nodes of that memory where it is not one; a kernel without CONFIG_NUMA sees one all the same.
 NODES = {"test_explain.py": 2}
@@ -100,9 +103,16 @@ def run(series: str, flavour: str, file: str) -> None:
 
 
 def _extra(kernel: Path) -> dict[str, Path]:
-    """Where the core is a module, the guest may take it out and load it again."""
+    """Where the core is a module, the guest may take it out and load it again. And what the
+    exporter needs: it is Python alone, so that ours will do there, too."""
+    extra = {}
     found = kernel.with_name(module.NAME)
-    return {module.NAME: found} if found.exists() else {}
+    if found.exists():
+        extra[module.NAME] = found
+    library = importlib.util.find_spec("prometheus_client")
+    if library is not None and library.origin is not None:
+        extra["prometheus_client"] = Path(library.origin).parent
+    return extra
 
 
 def report(result: GuestResult) -> None:
