@@ -80,7 +80,7 @@ class Counts:
 
     def _count_result(self, grace: str, event: OomEvent) -> None:
         # What a handler left behind may be killed at the deadline after it was done itself.
-        if grace in self._ended:
+        if event.event == "timeout" and grace in self._ended:
             return
         self._ended[grace] = None
         while len(self._ended) > _MAX_ENDED:

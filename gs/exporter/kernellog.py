@@ -77,9 +77,11 @@ class KernelLog:
                 continue
             if not record:
                 return  # a recorded log
-            event = self._take(record)
-            if event is not None:
-                yield event
+            for line in record.splitlines():
+                # The kernel gives one at a time; below it, indented, come words about a device.
+                event = None if line.startswith(b" ") else self._take(line)
+                if event is not None:
+                    yield event
 
     def _take(self, record: bytes) -> OomEvent | None:
         """Documentation/ABI/testing/dev-kmsg: "prefix,seq,microseconds,flags;text"."""
@@ -93,7 +95,7 @@ class KernelLog:
         self.seq = seq
         if prefix >> 3:
             return None  # somebody else's than the kernel's; it sees to that
-        line = os.fsdecode(_unescaped(text.partition(b"\n")[0]))
+        line = os.fsdecode(_unescaped(text))
         data = self._reports.feed(line)
         if data is None:
             return None

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import cgroups
 import pytest
 from harness import (
     EVENTS,

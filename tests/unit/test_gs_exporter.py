@@ -1,0 +1,358 @@
+"""The exporter's core on recorded streams and logs: positions, gaps, counts, kills told twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gs import errors
+from gs.eventstream import EventStream, OomEvent
+from gs.exporter import counts as counting
+from gs.exporter import state
+from gs.exporter.counts import Counts
+from gs.exporter.figures import FIGURES, figures_of
+from gs.exporter.kernellog import KernelLog, Reports
+from gs.exporter.merge import PATIENCE_NS, Merger
+from gs.exporter.sources import GUARDS, KERNEL, LOG, Stream
+from gs.paths import KernelFiles
+from tests.unit.gs_support import gs, make_procfs
+
+COMMON = "pid=7 comm=x uid=0 constraint=memcg memcg=/a.service"
+
+
+def event(seq: int, name: str = "kill", words: str = "", pid: int = 7) -> OomEvent:
+    common = COMMON.replace("pid=7", f"pid={pid}")
+    return OomEvent.parse(f"seq={seq} time_ns={seq * 1000} event={name} {common} {words}".strip())
+
+
+# ---------------------------------------------------------------------------- positions
+
+
+def read(
+    path: Path, lines: list[str], position: dict[str, int] | None
+) -> tuple[list[int], int, dict[str, int] | None]:
+    """What a stream of these lines gives: numbers, losses, and the next position."""
+    path.write_text("".join(f"{line}\n" for line in lines))
+    stream = Stream(
+        KERNEL, EventStream(follow=False, files=KernelFiles(events=str(path))), position
+    )
+    try:
+        return [one.seq for one in stream], stream.lost, stream.position
+    finally:
+        stream.close()
+
+
+def ring(first: int, last: int, later: int = 0) -> list[str]:
+    """What a kernel keeps; ``later``: of another stream than before."""
+    return [
+        f"seq={seq} time_ns={seq * 1000 + later} event=grace {COMMON}"
+        for seq in range(first, last + 1)
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=12), st.integers(1, 20))
+def test_each_record_counts_once_or_as_lost(
+    tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[int, bool]], kept: int
+) -> None:
+    """Whenever the exporter is started, and whatever a kernel with a ring of this size keeps."""
+    path = tmp_path_factory.getbasetemp() / "ring"
+    position, seen, lost, last = None, [], 0, 0
+    for count, starts in [*turns, (0, True)]:
+        last += count
+        if starts and last:
+            numbers, gone, position = read(path, ring(max(last - kept + 1, 1), last), position)
+            seen += numbers
+            if seen and seen[0] != numbers[:1]:
+                lost += gone
+    assert seen == sorted(set(seen))
+    if seen:
+        # What was overwritten before the first start nobody has promised to count.
+        assert seen[-1] == last
+        assert len(seen) + lost == last - seen[0] + 1
+
+
+def test_the_kernels_word_of_a_loss(tmp_path: Path) -> None:
+    """A reader that fell behind is told once; what it had counted before is not lost."""
+    lost = "seq=10 time_ns=99000 event=lost count=9"
+    assert read(tmp_path / "a", [*ring(1, 1), lost, *ring(11, 12)], None) == (
+        [1, 11, 12], 9, {"seq": 12, "time_ns": 12000},
+    )  # fmt: skip
+    position = {"seq": 5, "time_ns": 5000}
+    assert read(tmp_path / "b", [*ring(1, 1), lost, *ring(11, 12)], position)[:2] == ([11, 12], 5)
+
+
+def test_a_stream_that_began_anew(tmp_path: Path) -> None:
+    """The module was loaded again: small numbers, later times."""
+    position = {"seq": 5, "time_ns": 5000}
+    numbers, lost, after = read(tmp_path / "a", ring(1, 3, later=90_000), position)
+    assert (numbers, lost) == ([1, 2, 3], 0)
+    assert read(tmp_path / "b", ring(1, 3, later=90_000), after)[:2] == ([], 0)
+    assert read(tmp_path / "c", ring(3, 4, later=90_000), position)[:2] == ([3, 4], 2)
+
+
+def test_a_record_that_is_none_counts_as_lost(tmp_path: Path) -> None:
+    lines = [*ring(1, 2), "nonsense", *ring(4, 4)]
+    assert read(tmp_path / "a", lines, None)[:2] == ([1, 2, 4], 1)
+
+
+# ---------------------------------------------------------------------------- the kernel log
+
+#: As Linux 6.18 wrote it, of two cgroups of version 1.
+SUMMARY = (
+    "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,"
+    "oom_memcg=/system.slice/batch.service/gs-run-249,"
+    "task_memcg=/system.slice/batch.service/gs-run-249/x,task=tail,pid=27260,uid=0"
+)
+KILLED = (
+    "Memory cgroup out of memory: Killed process 27260 (tail) total-vm:23248kB, anon-rss:20352kB, "
+    "file-rss:1748kB, shmem-rss:0kB, UID:0 pgtables:80kB oom_score_adj:-5"
+)
+
+
+def records(path: Path, lines: list[str], first: int = 100, seq: int | None = None) -> KernelLog:
+    """A recorded kernel log of these messages."""
+    numbered = enumerate(lines, first)
+    path.write_text("".join(f"6,{number},{number}000,-;{line}\n" for number, line in numbered))
+    return KernelLog(str(path), seq)
+
+
+def test_the_two_lines_of_a_kill() -> None:
+    reports = Reports()
+    assert reports.feed(SUMMARY) is None
+    told = reports.feed(KILLED)
+    assert told is not None
+    assert told["memcg"] == "/system.slice/batch.service/gs-run-249/x"
+    assert told["limit_memcg"] == "/system.slice/batch.service/gs-run-249"
+    figures = figures_of(told)
+    assert figures["rss_anon_bytes"] == 20352 * 1024 and figures["oom_score_adj"] == -5
+    assert "min_flt" not in figures  # the log does not tell, and nothing is made up
+    assert reports.places[27260].endswith("/x")
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        (KILLED, ("memcg", 0, 80)),
+        (KILLED.replace("Memory cgroup out of memory", "Out of memory"), ("none", 0, 80)),
+        (
+            "Out of memory (oom_kill_allocating_task): Killed process 27260 (tail) "
+            "total-vm:1kB, anon-rss:20352kB, file-rss:0kB, shmem-rss:0kB, UID:5 pgtables:4kB "
+            "oom_score_adj:0",
+            ("none", 5, 4),
+        ),
+        # 4.19 and before
+        (
+            "Killed process 27260 (tail) total-vm:1kB, anon-rss:20352kB, file-rss:0kB, "
+            "shmem-rss:0kB",
+            ("none", None, None),
+        ),
+        # 3.10
+        ("Killed process 27260 (tail) total-vm:1kB, anon-rss:20352kB, file-rss:0kB",
+         ("none", None, None)),
+        # RHEL 7
+        ("Killed process 27260 (tail), UID 996, total-vm:1kB, anon-rss:20352kB, file-rss:0kB, "
+         "shmem-rss:0kB", ("none", 996, None)),
+    ],
+)  # fmt: skip
+def test_a_kill_without_summary(line: str, wanted: tuple[str, int | None, int | None]) -> None:
+    """The kernel leaves it out where there are many; older kernels have none."""
+    told = Reports().feed(line)
+    assert told is not None
+    assert (told["constraint"], told["uid"], told["pgtables_kb"]) == wanted
+    assert (told["comm"], told["anon_kb"], told["memcg"]) == ("tail", 20352, None)
+
+
+def test_a_name_that_looks_like_a_report() -> None:
+    comm = "x) total-vm:9kB"
+    line = f"Out of memory: Killed process 3 ({comm}) total-vm:1kB, anon-rss:2kB, file-rss:3kB"
+    told = Reports().feed(line)
+    assert told is not None and told["comm"] == comm and told["total_vm_kb"] == 1
+
+
+def test_only_the_kernels_own_words(tmp_path: Path) -> None:
+    """Any user that may write to /dev/kmsg could say the same; its facility tells it."""
+    log = records(tmp_path / "log", [SUMMARY, KILLED])
+    assert len(list(log)) == 1
+    log.close()
+    text = (tmp_path / "log").read_text()
+    (tmp_path / "log").write_text(text.replace("\n6,", "\n14,"))
+    forged = KernelLog(str(tmp_path / "log"))
+    assert list(forged) == []
+    forged.close()
+
+
+def test_positions_in_the_log(tmp_path: Path) -> None:
+    with_gap = records(tmp_path / "a", [SUMMARY, KILLED], first=100, seq=98)
+    without = records(tmp_path / "b", [SUMMARY, KILLED], first=100, seq=99)
+    again = records(tmp_path / "c", [SUMMARY, KILLED], first=100, seq=101)
+    assert [len(list(log)) for log in (with_gap, without, again)] == [1, 1, 0]
+    assert [log.gap for log in (with_gap, without, again)] == [True, False, False]
+    for log in (with_gap, without, again):
+        log.close()
+
+
+def test_what_the_kernel_escapes(tmp_path: Path) -> None:
+    line = KILLED.replace("(tail)", "(\\xc3\\xa4\\x5c)")
+    log = records(tmp_path / "log", [line])
+    assert [one.comm for one in log] == ["ä\\"]
+    log.close()
+
+
+@given(st.lists(st.one_of(st.text(), st.sampled_from([SUMMARY, KILLED, KILLED[:90]]))))
+def test_no_log_breaks_it(lines: list[str]) -> None:
+    reports = Reports()
+    told = [reports.feed(line) for line in lines]
+    assert sum(one is not None for one in told) >= lines.count(KILLED)
+
+
+# ---------------------------------------------------------------------------- counting
+
+
+def test_results_and_durations_are_of_handlers() -> None:
+    counts = Counts()
+    for seq, (name, words) in enumerate(
+        [
+            ("grace", ""), ("done", "exit_status=0 elapsed_us=45280"),
+            ("timeout", "elapsed_us=2000000"), ("kill", "outcome=done"),
+            ("grace", ""), ("timeout", "elapsed_us=2000000"), ("kill", "outcome=timeout"),
+            ("failed", "errno=11"), ("kill", "outcome=failed"), ("kill", "outcome=none"),
+        ],
+        1,
+    ):  # fmt: skip
+        counts.count(KERNEL, event(seq, name, words), at=0.0)
+    assert counts.results == {"done": 1, "timeout": 1, "failed": 1}
+    assert counts.kills == {"none": 1, "done": 1, "timeout": 1, "failed": 1, "signal": 0}
+    assert counts.events["timeout", "memcg"] == 2
+    assert sum(counts.durations) == 2 and counts.seconds == pytest.approx(2.04528)
+    assert counts.durations[counting.BUCKETS.index(0.05)] == 1
+    assert counts.of_container == {("a.service", "x"): 4}
+
+
+def kill_in(counts: Counts, number: int, at: float) -> None:
+    line = f"seq=1 time_ns=1 event=kill pid=1 comm=c uid=0 constraint=memcg memcg=/{number}.service"
+    counts.count(KERNEL, OomEvent.parse(line), at)
+
+
+def test_there_is_a_bound_to_everything() -> None:
+    counts = Counts()
+    for number in range(1500):
+        kill_in(counts, number, at=float(number))
+    kill_in(counts, 1300, at=1500.0)
+    assert len(counts.last) == 200 and next(iter(counts.last)) == ("1301.service", "c")
+    assert len(counts.of_container) == 1001
+    assert counts.of_container[counting.OVERFLOW] == 501
+    assert sum(counts.of_container.values()) == counts.kills["none"] == 1501
+    counts.expire(1400.0 + 24 * 3600.5)
+    assert min(kill.at for kill in counts.last.values()) >= 1400.5
+
+
+def test_all_of_it_outlives_a_restart() -> None:
+    counts = Counts()
+    for number in range(30):
+        kill_in(counts, number, at=float(number))
+    counts.count(KERNEL, event(1, "done", "exit_status=0 elapsed_us=5"), at=0.0)
+    counts.count_lost(KERNEL, 5)
+    text = json.dumps(counts.as_json())
+    assert json.dumps(Counts.from_json(json.loads(text)).as_json()) == text
+
+
+def test_a_process_may_call_itself_any_bytes() -> None:
+    comm = os.fsdecode(b'\xff\n"')
+    counts = Counts()
+    counts.count(KERNEL, OomEvent({**event(1).data, "comm": comm}), at=0.0)
+    ((_, name),) = counts.of_container
+    assert name.encode() == '\ufffd\n"'.encode()
+
+
+def test_every_name_of_container_oomkill_is_there() -> None:
+    """Its README's list but for the counter."""
+    names = """page_size_bytes oc_total_bytes oc_chosen_points memory_usage_bytes memory_limit_bytes
+    memory_request_bytes swap_usage_bytes swap_limit_bytes swappiness rss_file_bytes rss_anon_bytes
+    rss_swapents_bytes rss_shmem_bytes pgtables_bytes task_size hiwater_rss_bytes hiwater_vm_bytes
+    total_vm_bytes locked_vm_bytes pinned_vm data_vm_bytes exec_vm_bytes stack_vm_bytes
+    oom_score_adj num_threads min_flt maj_flt flags prio static_prio utime stime gtime start_time_ns
+    start_boottime_ns uptime_ms"""
+    assert names.split() == list(FIGURES)
+
+
+def test_figures_of_either_version() -> None:
+    one = {"mem_kb": 10, "mem_max_kb": 20, "memsw_kb": 13, "memsw_max_kb": 25, "mem_swap_kb": None}
+    two = {"mem_kb": 10, "mem_max_kb": None, "mem_swap_kb": 3, "mem_swap_max_kb": None}
+    assert figures_of(one)["swap_usage_bytes"] == figures_of(two)["swap_usage_bytes"] == 3 * 1024
+    assert figures_of(one)["swap_limit_bytes"] == 5 * 1024
+    assert not {"swap_limit_bytes", "memory_limit_bytes"} & set(figures_of(two))
+
+
+# ---------------------------------------------------------------------------- told twice
+
+RUN = OomEvent.parse(
+    f"seq=1 time_ns=1 event=kill {COMMON} outcome=none".replace("a.service", "gs-run-5")
+)
+BY_GUARDS = OomEvent({**RUN.data, "pid": 5, "outcome": "done", "handler": "/h", "anon_kb": 1})
+BY_LOG = OomEvent({**RUN.data, "pid": 905, "outcome": "none", "handler": None, "anon_kb": 2})
+
+
+def test_guards_and_kernel_tell_of_one_kill() -> None:
+    """In either order; what is counted has the guards' outcome and the kernel's figures."""
+    merger = Merger()
+    assert merger.take(LOG, BY_LOG, 0) == []
+    ((source, one),) = merger.take(GUARDS, BY_GUARDS, 1)
+    assert (source, one["outcome"], one["anon_kb"]) == (LOG, "done", 2)
+    assert merger.overdue(PATIENCE_NS * 2) == []
+    assert merger.take(GUARDS, BY_GUARDS, 3) == [(GUARDS, BY_GUARDS)]
+    assert merger.take(LOG, BY_LOG, 4) == []
+    assert merger.take(LOG, BY_LOG, 5) == []  # this is the next kill, which waits
+
+
+def test_what_nobody_else_tells_is_not_kept_back_for_ever() -> None:
+    merger = Merger()
+    assert merger.take(LOG, BY_LOG, 0) == []
+    merger = Merger.from_json(json.loads(json.dumps(merger.as_json())))
+    assert merger.overdue(PATIENCE_NS - 1) == []
+    assert merger.overdue(PATIENCE_NS) == [(LOG, BY_LOG)]
+    assert merger.take(GUARDS, BY_GUARDS, PATIENCE_NS + 1) == []  # too late: it is counted
+
+
+def test_other_kills_do_not_wait() -> None:
+    merger = Merger()
+    registered = OomEvent({**BY_LOG.data, "handler": "/h", "outcome": "done"})
+    machine = OomEvent({**BY_LOG.data, "constraint": "none"})
+    for one in (event(1), registered, machine, event(2, "grace")):
+        assert merger.take(KERNEL, one, 0) == [(KERNEL, one)]
+
+
+# ---------------------------------------------------------------------------- state and command
+
+
+def test_one_exporter_at_a_time(tmp_path: Path) -> None:
+    first = state.StateFile(str(tmp_path))
+    with pytest.raises(errors.GsError, match="another gs-oom exporter runs"):
+        state.StateFile(str(tmp_path))
+    assert first.load() is None
+    first.save({"a": "\udcff"})
+    assert first.load() == {"version": 1, "a": "\udcff"}
+    first.close()
+    second = state.StateFile(str(tmp_path))
+    Path(second.path).write_text("{")
+    assert second.load() is None
+    second.close()
+
+
+def test_without_the_library_it_says_what_to_do(tmp_path: Path) -> None:
+    done = gs("exporter", "--once", "--state", str(tmp_path), procfs=make_procfs(tmp_path / "proc"))
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert (
+        "pip install 'gs-oom[exporter]', or apt-get install python3-prometheus-client"
+        in done.stderr
+    )
+
+
+def test_help_teaches() -> None:
+    done = gs("exporter", "--help")
+    assert done.returncode == 0 and "127.0.0.1:9262" in done.stdout
