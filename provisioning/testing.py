@@ -13,12 +13,14 @@ from provisioning.progress import note
 KINDS = ("unit", "patches", "guest", "vm", "host")
 
 #: What is done more often where everything is tested: inputs of the fuzzer (tests/fuzz), writes at
-#: random to the registry, loads of the module, runs of the kernel's own selftests, backends in
-#: machines. What takes another architecture's tools. And every way in which a kernel can be bad.
+#: random to the registry, loads of the module, events for the exporter, runs of the kernel's own
+#: selftests, backends in machines. What takes another architecture's tools. And every way in which
+#: a kernel can be bad.
 THOROUGH = {
     "GS_FUZZ": "1000000",
     "GS_WRITES": "100000",
     "GS_CYCLES": "1000",
+    "GS_EXPORTED": "10000",
     "GS_SELFTEST_RUNS": "3",
     "GS_GUEST_BACKENDS": "all",
     "GS_ARM64": "1",

@@ -46,8 +46,9 @@ NODES = {"test_explain.py": 2}
 #: Seconds for one file in one machine, emulated on a busy host; a flavour's factor comes on top.
 DEADLINE = 1500.0
 
-#: Seconds for each of GS_CYCLES, in the file that has them; they take 2 to 4, emulated.
-CYCLE = {"test_module.py": 10.0}
+#: Of what there may be many in a file, and seconds for each of them: the loads of the module take
+#: 2 to 4, emulated.
+MANY = {"test_module.py": ("GS_CYCLES", 10.0), "test_exporter.py": ("GS_EXPORTED", 0.2)}
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def run(series: str, flavour: str, file: str) -> None:
     """Boot the kernel, run the file's tests in it, and report what they said."""
     kernel = kernel_or_skip(series, flavour)
     values = {name: os.environ.get(name, usual) for name, usual in PASSED_ON.items()}
+    many, each = MANY.get(file, ("", 0.0))
     command = ["env", *(f"{name}={value}" for name, value in values.items() if value)]
     command += ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short"]
     command += ["--junit-xml=/out/junit.xml", "-o", "junit_family=xunit1", f"tests/guest/{file}"]
@@ -92,7 +94,7 @@ def run(series: str, flavour: str, file: str) -> None:
             command,
             memory_mb=MEMORY.get(file, 512),
             nodes=NODES.get(file, 1),
-            timeout=DEADLINE + CYCLE.get(file, 0.0) * int(values["GS_CYCLES"]),
+            timeout=DEADLINE + each * int(values.get(many) or 0),
             swap_mb=128,
             extra=_extra(kernel),
             cost=cost_of(series, flavour),
