@@ -638,7 +638,8 @@ as lost. One exporter at a time uses a state directory.
     parser.add_argument(
         "--state",
         metavar="DIR",
-        help="where counts are kept (default /var/lib/gs-oom; of a user ~/.local/state/gs-oom)",
+        help="where counts are kept (default /var/lib/gs-oom-exporter; of a user the same in"
+        " ~/.local/state)",
     )
 
 

@@ -96,7 +96,7 @@ _FILES = """\
 /proc/graceful_shutdown           the registry of a kernel that is patched, or has the module
 /proc/graceful_shutdown_events    its events
 /run/gs                           guarded runs and their events; of a user $XDG_RUNTIME_DIR/gs
-/var/lib/gs-oom                   what the exporter has counted; of a user ~/.local/state/gs-oom
+/var/lib/gs-oom-exporter          what the exporter has counted; of a user in ~/.local/state
 """
 
 

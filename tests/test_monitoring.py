@@ -173,9 +173,10 @@ def running(command: list[str], log: Path, **settings: str) -> Iterator[subproce
 class Prometheus:
     """A server that has scraped the exporter."""
 
-    def __init__(self, address: str, exporter: str) -> None:
+    def __init__(self, address: str, exporter: str, pid: int) -> None:
         self._address = address
         self.exporter = exporter
+        self.exporter_pid = pid
 
     def api(self, path: str, **words: str) -> Any:
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(words)}"
@@ -245,12 +246,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     exporter, address = (f"127.0.0.1:{free_port()}" for _ in range(2))
     settings = {"GS_RUN_DIRECTORY": str(place / "run"), "PYTHONPATH": str(REPO)}
     words = ["exporter", "--listen", exporter, "--state", str(place / "state")]
-    with running(gs_words(*words), place / "exporter.log", **settings):
+    with running(gs_words(*words), place / "exporter.log", **settings) as process:
         wait_until(lambda: get(f"http://{exporter}/metrics"), "the exporter does not answer")
         if 'gs_source_readable{source="kernel"} 1.0' in get(f"http://{exporter}/metrics"):
             pytest.skip("the kernel itself tells here; that is for the machine's own tests")
         with running(prometheus_command(place, exporter, address), place / "prometheus.log"):
-            prometheus = Prometheus(address, exporter)
+            prometheus = Prometheus(address, exporter, process.pid)
             scraped = 'count_over_time(up{job="gs-oom"}[1m])'
             wait_until(lambda: prometheus.number(scraped) >= 3, "it is not scraped")
             out_of_memory_in_every_way(place)
@@ -309,6 +310,13 @@ def test_it_is_scraped_whole(server: Prometheus) -> None:
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     assert server.number('scrape_samples_scraped{job="gs-oom"}') == len(samples)
     assert "pid=" not in text
+
+
+def test_the_exporter_is_small(server: Prometheus) -> None:
+    status = Path(f"/proc/{server.exporter_pid}/status").read_text()
+    (resident,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    print(f"resident: {resident} kB")
+    assert int(resident) <= 35 * 1024
 
 
 def test_the_figures_are_right(server: Prometheus) -> None:

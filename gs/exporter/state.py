@@ -23,14 +23,14 @@ _VERSION = 1
 
 
 def default_directory() -> str:
-    """systemd's choice for the unit, else /var/lib/gs-oom, of a user ~/.local/state/gs-oom."""
+    """systemd's choice for the unit, else gs-oom-exporter in /var/lib, of a user ~/.local/state."""
     chosen = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if chosen:
         return chosen
     if os.geteuid() == 0:
-        return "/var/lib/gs-oom"
+        return "/var/lib/gs-oom-exporter"
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return f"{base}/gs-oom"
+    return f"{base}/gs-oom-exporter"
 
 
 def boot_id() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -106,17 +107,15 @@ def exporter(tmp_path: Path) -> Exporter:
 def end_in_every_way(scene: Scene, place: Path) -> None:
     """An OOM of each outcome: no handler, done, timeout, failed, by a signal, gone."""
     scene.kill_of(scene.victim())
-    missing = place / f"missing-{scene.kind}"
-    missing.write_text(f"#!{place}/no-interpreter\n")
-    missing.chmod(0o755)
-    for handler, grace_ms in (
-        (program("do_nothing"), 20000),
-        (program("never_ends"), 1000),
-        (str(missing), 20000),
-    ):
+    for handler, grace_ms in (("do_nothing", 20000), ("never_ends", 1000)):
         victim = scene.victim()
-        register(victim.pid, handler, grace_ms=grace_ms)
+        register(victim.pid, program(handler), grace_ms=grace_ms)
         scene.kill_of(victim)
+    victim = scene.victim()
+    removed = Path(shutil.copy(program("do_nothing"), place / f"removed-{scene.kind}"))
+    register(victim.pid, removed)
+    removed.unlink()
+    scene.kill_of(victim)
     victim = scene.victim()
     register(victim.pid, signal=10, grace_ms=1000)  # SIGUSR1, which ends it
     victim.go()

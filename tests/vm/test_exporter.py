@@ -50,7 +50,7 @@ def exporter(connection: fabric.Connection) -> Iterator[fabric.Connection]:
     assert done.ok, done.stderr
     yield connection
     connection.run(f"systemctl stop {UNIT}; rm -f /run/systemd/system/{UNIT}")
-    connection.run("systemctl daemon-reload; rm -rf /var/lib/private/gs-oom /var/lib/gs-oom")
+    connection.run("systemctl daemon-reload; rm -rf /var/lib/{private/,}gs-oom-exporter")
 
 
 def scraped(connection: fabric.Connection) -> str:
