@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 import time
 
@@ -18,13 +19,15 @@ from .state import StateFile, boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Union
+    from typing import Any, Iterable, Union
 
     Source = Union[Stream, Log]
 
 #: Seconds between two writings of the state while nobody asks for the figures, and at most between
 #: two looks at what is not told by a descriptor: a module that was loaded, a log that appeared.
 _INTERVAL = 5.0
+#: Between two readings at least: the kernel log may have thousands of lines a second for others.
+_PAUSE = 0.1
 
 
 def _now_ns() -> int:
@@ -45,6 +48,7 @@ class Follower:
         self._positions: dict[str, Any] = {}
         self._log_read_ns = 0
         self._saved_at = 0.0
+        self._complained = False
         self._dirty = False
         self.counts, self._merger = Counts(), Merger()
         try:
@@ -69,7 +73,7 @@ class Follower:
         """What is to be exported at this moment, all of the same moment."""
         with self._lock:
             self._read_all(patience=True)
-            self._save()
+            self._save_if_possible()
             return Snapshot(self.counts.copy(), self.readable(), _registrations())
 
     def readable(self) -> dict[str, bool]:
@@ -84,13 +88,10 @@ class Follower:
             with self._lock:
                 self._read_all(patience=True)
                 if time.monotonic() - self._saved_at >= _INTERVAL:
-                    self._save()
+                    self._save_if_possible()
                 fds = [source.fileno() for source in self._sources]
-            poll = select.poll()
-            for fd in [*fds, stop]:
-                poll.register(fd, select.POLLIN)
             wait = _INTERVAL if until is None else min(_INTERVAL, until - time.monotonic())
-            if any(fd == stop for fd, _ in poll.poll(max(wait, 0.0) * 1000)):
+            if stop in _readable([stop], _PAUSE) or stop in _readable([*fds, stop], wait):
                 return True
         return False
 
@@ -123,6 +124,15 @@ class Follower:
             raise GsError(
                 f"{self._file.path} is damaged", str(error), "remove it to begin anew"
             ) from None
+
+    def _save_if_possible(self) -> None:
+        """A full disk is no reason to tell nothing; it is tried again."""
+        try:
+            self._save()
+        except OSError as error:
+            if not self._complained:
+                print(f"gs-oom: cannot write {self._file.path}: {error.strerror}", file=sys.stderr)
+            self._complained = True
 
     def _save(self) -> None:
         self._saved_at = time.monotonic()
@@ -163,6 +173,7 @@ class Follower:
             if name == KERNEL:
                 stream = EventStream(follow=False, files=KernelFiles())
             else:
+                _make_run_directory()
                 stream = EventStream(follow=False, directory=run_directory())
         except NotSupported:
             return
@@ -251,6 +262,22 @@ class Snapshot:
         self.counts = counts
         self.readable = readable
         self.registrations = registrations
+
+
+def _readable(fds: Iterable[int], seconds: float) -> list[int]:
+    """Which of the descriptors are, at most after so long."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(max(seconds, 0.0) * 1000)]
+
+
+def _make_run_directory() -> None:
+    """Where there was no guarded run yet, so that it can be watched."""
+    try:
+        os.makedirs(run_directory(), 0o755, exist_ok=True)
+    except OSError:
+        pass  # it is looked for again
 
 
 def _registrations() -> int:
