@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from ..errors import GsError, UsageError
 from . import exposition
@@ -58,6 +59,7 @@ def _keep_on(follower: Follower, textfile: str | None, host: str, port: int) -> 
     stop = _stop_descriptor()
     if textfile is None:
         exposition.serve(follower, host, port)
+        print(f"gs-oom: answering http://{host}:{port}/metrics", file=sys.stderr, flush=True)
         follower.follow(stop)
     else:
         _write(follower, textfile)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -21,7 +26,7 @@ from gs.exporter.kernellog import KernelLog, Reports
 from gs.exporter.merge import PATIENCE_NS, Merger
 from gs.exporter.sources import GUARDS, KERNEL, LOG, Stream
 from gs.paths import KernelFiles
-from tests.unit.gs_support import gs, make_procfs
+from tests.unit.gs_support import REPO, gs, make_procfs
 
 COMMON = "pid=7 comm=x uid=0 constraint=memcg memcg=/a.service"
 
@@ -359,12 +364,151 @@ def test_help_teaches() -> None:
     assert done.returncode == 0 and "127.0.0.1:9262" in done.stdout
 
 
+# ---------------------------------------------------------------------------- the whole of it
+
+needs_library = pytest.mark.skipif(
+    importlib.util.find_spec("prometheus_client") is None,
+    reason="no prometheus_client here: pip install 'gs-oom[exporter]'",
+)
+
+
+class Machine:
+    """The real command on recorded files of a kernel; its pids are none of this machine's."""
+
+    def __init__(self, place: Path) -> None:
+        self.events = make_procfs(place / "proc") / "graceful_shutdown_events"
+        self.events.write_text("")
+        self.environment = {
+            **os.environ,
+            "GS_PROCFS": str(place / "proc"),
+            "GS_RUN_DIRECTORY": str(place / "run"),
+        }
+        self.words = [sys.executable, "-m", "gs", "exporter", "--state", str(place / "state")]
+
+    def happens(self, *lines: str) -> None:
+        """The kernel writes these records, each a moment after the other."""
+        with self.events.open("a") as file:
+            for line in lines:
+                now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+                file.write(line.replace("NOW", str(now)) + "\n")
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.words, *words], env=self.environment, cwd=REPO, capture_output=True, text=True
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.words, *words], env=self.environment, cwd=REPO, stderr=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+KILL = (
+    "seq={} time_ns=NOW event=kill pid=999999999 comm=x uid=0 constraint=memcg "
+    "memcg=/a.service handler=- outcome=none mem_max_kb=64"
+)
+
+
+@needs_library
+def test_counts_go_on_after_a_restart(machine: Machine) -> None:
+    machine.happens(*(KILL.format(seq) for seq in (1, 2)))
+    first = machine.run("--once")
+    assert first.returncode == 0, first.stderr
+    labels = '{command="x",container_id="a.service"}'
+    assert f"container_oomkills_total{labels} 2.0\n" in first.stdout
+    assert f"container_oomkills_memory_limit_bytes{labels} 65536.0\n" in first.stdout
+    assert machine.run("--once").stdout == first.stdout
+    machine.events.write_text("")
+    machine.happens(*(KILL.format(seq) for seq in (6, 7)))
+    again = machine.run("--once").stdout
+    assert 'gs_oom_kills_total{outcome="none"} 4.0\n' in again
+    assert 'gs_events_lost_total{source="kernel"} 3.0\n' in again
+
+
+@needs_library
+def test_after_a_reboot_numbers_begin_anew(machine: Machine, tmp_path: Path) -> None:
+    machine.happens(*(KILL.format(seq) for seq in range(1, 6)))
+    machine.run("--once")
+    kept = tmp_path / "state" / "exporter.json"
+    kept.write_text(kept.read_text().replace(state.boot_id(), "another"))
+    machine.events.write_text("")
+    machine.happens(*(KILL.format(seq) for seq in (3, 4)))
+    again = machine.run("--once").stdout
+    assert 'gs_oom_kills_total{outcome="none"} 7.0\n' in again
+    assert 'gs_events_lost_total{source="kernel"} 2.0\n' in again
+
+
+@needs_library
+def test_a_file_for_node_exporter(machine: Machine, tmp_path: Path) -> None:
+    target = tmp_path / "gs.prom"
+    machine.happens(KILL.format(1))
+    running = machine.start("--textfile", str(target))
+    try:
+        deadline = time.monotonic() + 30
+        while not target.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert target.stat().st_mode & 0o777 == 0o644
+        assert 'gs_oom_kills_total{outcome="none"} 1.0\n' in target.read_text()
+        second = machine.run("--once")
+        assert second.returncode == 1 and "another gs-oom exporter runs" in second.stderr
+    finally:
+        running.terminate()
+        assert running.wait(20) == 0
+    assert [path.name for path in tmp_path.glob("gs.prom*")] == ["gs.prom"]
+    done = machine.run("--once", "--textfile", "/nowhere/gs.prom")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "/nowhere" in done.stderr
+
+
+@needs_library
+def test_it_answers(machine: Machine) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    machine.happens(KILL.format(1))
+    running = machine.start("--listen", address)
+    try:
+        assert running.stderr is not None
+        assert running.stderr.readline() == f"gs-oom: answering http://{address}/metrics\n"
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+            assert b'gs_oom_kills_total{outcome="none"} 1.0\n' in answer.read()
+        only = f"http://{address}/metrics?name[]=gs_registrations"
+        with urllib.request.urlopen(only, timeout=20) as answer:
+            assert answer.read().count(b"\n") == 3
+        other = Machine.run(machine, "--listen", address, "--state", f"{machine.events}-state")
+        assert other.returncode == 1 and f"cannot listen on {address}" in other.stderr
+    finally:
+        running.terminate()
+        assert running.wait(20) == 0
+
+
+@needs_library
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--listen", "9262"),
+        ("--listen", "a:b"),
+        ("--listen", ":1"),
+        ("--once", "--listen", "127.0.0.1:1"),
+    ],
+    ids=" ".join,
+)
+def test_bad_usage(machine: Machine, words: tuple[str, ...]) -> None:
+    done = machine.run(*words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 # ---------------------------------------------------------------------------- what it costs
 
 
+@needs_library
 def test_a_scrape_at_the_cap_is_quick() -> None:
     """Processor time of the best of five: 200 containers with all their figures, and without."""
-    pytest.importorskip("prometheus_client", reason="pip install 'gs-oom[exporter]'")
     from prometheus_client import generate_latest
 
     from gs.exporter import exposition
