@@ -18,6 +18,7 @@ import pytest
 from harness import (
     EVENTS,
     MB,
+    SLOWER,
     Event,
     Events,
     Scene,
@@ -121,7 +122,7 @@ def end_in_every_way(scene: Scene, place: Path) -> None:
     victim.go()
     victim.wait()
     leaver = scene.victim("--exit-on-term")
-    register(leaver.pid, program("never_ends"), grace_ms=6000)
+    register(leaver.pid, program("never_ends"), grace_ms=int(3000 * SLOWER))
     leaver.go()
     scene.events.wait(event="grace", pid=leaver.pid)
     kill(leaver.pid, 15)

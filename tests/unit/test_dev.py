@@ -66,6 +66,23 @@ def test_without_a_terminal_nobody_is_asked(clone: Path) -> None:
     assert "apt-get update && apt-get install --no-install-recommends" in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs without being asked")
+def test_no_server_is_started_by_an_installation(clone: Path) -> None:
+    """Debian's prometheus would listen to everybody; the tests start one of their own."""
+    for name in ("apt-get", "systemctl"):
+        program = clone / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>{clone}/calls\nexit 9\n')
+        program.chmod(0o755)
+    done = dev(clone, "test", GS_SKIP_CHECKS="1")
+    if "only Debian" in done.stderr:
+        pytest.skip("this is no Debian")
+    assert done.returncode == 3
+    calls = (clone / "calls").read_text().splitlines()
+    mask = "systemctl mask --quiet prometheus.service"
+    installs = [call for call in calls if "install" in call and "prometheus" in call]
+    assert installs and calls.index(mask) < calls.index(installs[0])
+
+
 def test_too_little_room_is_said_first(clone: Path) -> None:
     df = clone / "bin/df"
     df.unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gs import cli
 from provisioning import package
 from provisioning.config import REPO
 from provisioning.kernel import module, versions
@@ -67,6 +68,20 @@ def test_the_command_works_where_it_is_unpacked(tool: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"gs-oom {package._version()}\n"
     assert not (tool / "usr/bin/gs").exists()
+
+
+def test_the_exporters_unit(tool: Path) -> None:
+    """It calls a command that is ours; what it may do is tried in tests/vm and tests/guest."""
+    (unit,) = (tool / "usr/lib/systemd/system").iterdir()
+    settings = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line[1:])
+    program, *words = settings["ExecStart"].split()
+    assert (tool / program.lstrip("/")).exists()
+    top, _ = cli.parsers()
+    assert top.parse_args(words).command == "exporter"
+    assert settings["CapabilityBoundingSet"] == settings["AmbientCapabilities"]
+    assert (
+        (tool / "usr/lib/tmpfiles.d/gs-oom.conf").read_text().endswith("d /run/gs 0755 root root\n")
+    )
 
 
 def test_its_settings_are_a_conffile_and_change_nothing(tool: Path) -> None:
