@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: Seconds between two writings of the state while nobody asks for the figures, and at most between
 #: two looks at what is not told by a descriptor: a module that was loaded, a log that appeared.
 _INTERVAL = 5.0
+_JUST_NOW_NS = 1_000_000_000
 #: Between two readings at least: the kernel log may have thousands of lines a second for others.
 _PAUSE = 0.1
 
@@ -233,8 +234,12 @@ class Follower:
         """With the victim's own cgroup: the kernel's record has that whose limit was reached."""
         if event.event != "kill":
             return event
-        logs = [source for source in self._sources if isinstance(source, Log)]
-        place = logs[0].place_of(event.pid) if logs else None
+        place = None
+        for log in [source for source in self._sources if isinstance(source, Log)]:
+            place = log.place_of(event.pid)
+            if place is None and _now_ns() - event.time * 1e9 < _JUST_NOW_NS:
+                self._read_log(log)  # it may have come since the log was read
+                place = log.place_of(event.pid)
         if place is None:
             return event
         return OomEvent({**event.data, "memcg": place, "limit_memcg": event.get("memcg")})
