@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gs import container
@@ -94,11 +94,13 @@ def test_paths(path: str, name: str) -> None:
     assert container.name_of(path) == name
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_has_a_name(path: str) -> None:
     assert container.name_of(path)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "user.slice", f"docker-{OUTER}.scope"])))
 def test_the_innermost_container_is_found_anywhere(above: list[str]) -> None:
     assert container.name_of("/".join(["", *above, f"crio-{ID}.scope"])) == SHORT
