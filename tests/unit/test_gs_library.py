@@ -81,7 +81,7 @@ ROWS = (
     ("errors", "record", "_sys", "printable"),
     ("procfile", "paths"),
     ("cgroup", "arguments", "shadowing", "eventlog", "runfile", "victims")
-    + ("proctree", "memgroups", "choice"),
+    + ("proctree", "memgroups", "choice", "container"),
     ("registry", "handler"),
     ("eventstream",),
     ("backends/__init__", "backends/kernel", "backends/cgroup1", "backends/cgroup2")
@@ -92,10 +92,13 @@ ROWS = (
     + ("oomlog/badness", "oomlog/composition", "oomlog/hints", "oomlog/outcomes")
     + ("oomlog/incidents", "oomlog/words", "oomlog/sources", "oomlog/__init__"),
     ("doctor", "ps", "pstable"),
-    ("container", "exporter/figures", "exporter/kernellog", "exporter/merge", "exporter/sources")
-    + ("exporter/counts", "exporter/state", "exporter/follow", "exporter/exposition")
-    + ("exporter/command", "exporter/__init__"),
     ("child",),
+    ("exporter/__init__", "exporter/figures", "exporter/kernellog", "exporter/state"),
+    ("exporter/counts", "exporter/sources"),
+    ("exporter/merge",),
+    ("exporter/follow",),
+    ("exporter/exposition",),
+    ("exporter/command",),
     ("cli", "manual"),
     ("__init__", "__main__"),
 )
