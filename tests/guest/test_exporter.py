@@ -1,6 +1,6 @@
 """The exporter's figures are those of the events, whatever becomes of the exporter meanwhile.
 
-GS_EXPORTED is how many events are counted while the exporter comes and goes (default 1000); of
+GS_EXPORTED is how many events are counted while the exporter comes and goes (default 500); of
 10000 and more there is a gap, too, which takes as many events as the kernel keeps, and its own.
 """
 
@@ -31,10 +31,10 @@ from harness import (
 
 pytest.importorskip("prometheus_client", reason="pip install 'gs-oom[exporter]'")
 
-COUNT = int(os.environ.get("GS_EXPORTED", "1000"))
+COUNT = int(os.environ.get("GS_EXPORTED", "500"))
 
 #: Kills of one OOM, and what so many processes take.
-BATCH, ROOM = 500, 160 * MB
+BATCH, ROOM = 500 if COUNT >= 10000 else 100, 160 * MB
 
 GAP = 2000
 
