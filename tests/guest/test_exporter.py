@@ -1,6 +1,6 @@
 """The exporter's figures are those of the events, whatever becomes of the exporter meanwhile.
 
-GS_EXPORTED is how many events are counted while the exporter comes and goes (default 500); of
+GS_EXPORTED is how many events are counted while the exporter comes and goes (default 300); of
 10000 and more there is a gap, too, which takes as many events as the kernel keeps, and its own.
 """
 
@@ -31,7 +31,7 @@ from harness import (
 
 pytest.importorskip("prometheus_client", reason="pip install 'gs-oom[exporter]'")
 
-COUNT = int(os.environ.get("GS_EXPORTED", "500"))
+COUNT = int(os.environ.get("GS_EXPORTED", "300"))
 
 #: Kills of one OOM, and what so many processes take.
 BATCH, ROOM = 500 if COUNT >= 10000 else 100, 160 * MB
@@ -63,6 +63,8 @@ class Exporter:
     def __init__(self, state: Path, within: Sequence[str] = (), **settings: str) -> None:
         self.words = [*within, "python3", "-m", "gs", "exporter", "--once", "--state", str(state)]
         self.environment = {**os.environ, **settings}
+        #: What it told first.
+        self.before = self.once()
 
     def once(self) -> Figures:
         done = subprocess.run(self.words, capture_output=True, text=True, env=self.environment)
@@ -97,9 +99,7 @@ def kept() -> list[Event]:
 @pytest.fixture
 def exporter(tmp_path: Path) -> Exporter:
     """One that has read what happened before the test."""
-    exporter = Exporter(tmp_path / "state")
-    exporter.once()
-    return exporter
+    return Exporter(tmp_path / "state")
 
 
 # ---------------------------------------------------------------------------- every outcome
@@ -225,8 +225,7 @@ def check_figures(figures: Figures, event: Event) -> None:
 
 
 def test_every_outcome(exporter: Exporter, scene: Scene, tmp_path: Path) -> None:
-    before = exporter.once()
-    scene.events.seen.clear()
+    before = exporter.before
     end_in_every_way(scene, tmp_path)
     if scene.kind == "memcg":
         is_averted(scene)
@@ -242,10 +241,10 @@ def test_every_outcome(exporter: Exporter, scene: Scene, tmp_path: Path) -> None
 
 
 def test_registrations(exporter: Exporter, memcg: Scene) -> None:
-    before = value(exporter.once(), "gs_registrations")
-    for number in range(1, 4):
+    assert value(exporter.before, "gs_registrations") == 0
+    for _ in range(3):
         register(memcg.victim().pid, program("do_nothing"))
-        assert value(exporter.once(), "gs_registrations") == before + number
+    assert value(exporter.once(), "gs_registrations") == 3
 
 
 # ---------------------------------------------------------------------------- restarts and gaps
@@ -277,7 +276,7 @@ def kill_many(count: int) -> None:
 def test_restarts_lose_and_double_nothing(
     exporter: Exporter, record_property: Callable[[str, object], None]
 ) -> None:
-    before = exporter.once()
+    before = exporter.before
     first = int(kept()[-1]["seq"]) if kept() else 0
     for _ in range(COUNT // BATCH):
         kill_many(BATCH)
@@ -299,7 +298,7 @@ def test_restarts_lose_and_double_nothing(
 def test_a_gap_is_counted_exactly(
     exporter: Exporter, record_property: Callable[[str, object], None]
 ) -> None:
-    before = exporter.once()
+    before = exporter.before
     position = int(kept()[-1]["seq"])
     while int(kept()[0]["seq"]) - position - 1 < GAP:
         kill_many(BATCH)
@@ -320,7 +319,7 @@ def test_a_gap_is_counted_exactly(
 def test_what_a_stock_kernel_tells(memcg: Scene, tmp_path: Path) -> None:
     """From the kernel log alone, as if this kernel had nothing of ours; it agrees."""
     exporter = Exporter(tmp_path / "state", GS_PROCFS="/nowhere")
-    before = exporter.once()
+    before = exporter.before
     assert value(before, "gs_source_readable", source="kernel") == 0
     assert value(before, "gs_source_readable", source="kernel_log") == 1
     kills = [memcg.kill_of(memcg.victim()) for _ in range(3)]
