@@ -1,6 +1,7 @@
 """The kernel log, /dev/kmsg, as a source of kills, where no kernel of ours tells of them itself.
 
-Understands the two lines that name a victim, `oom-kill:` (since Linux 5.0) and `Killed process`.
+Takes the two lines that name a victim, `oom-kill:` (since Linux 5.0) and `Killed process`; their
+grammar is that of :mod:`gs.oomlog`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import os
 import re
 
 from ..eventstream import OomEvent
+from ..oomlog import messages, telling
+from ..oomlog.facts import Report
+from ..oomlog.lines import Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,26 +26,6 @@ if TYPE_CHECKING:
 _RECORD = 8192  # the most that the kernel gives at once: CONSOLE_EXT_LOG_MAX
 _KEPT_PLACES = 256
 
-#: mm/oom_kill.c, dump_oom_summary(); the last words are the kernel's, whatever a path holds.
-_SUMMARY = re.compile(
-    r"^oom-kill:constraint=CONSTRAINT_(\w+),nodemask=.*?"
-    r"(?:,oom_memcg=(?P<limit>/.*?)|,global_oom),task_memcg=(?P<own>/.*)"
-    r",task=(?P<comm>.*),pid=(?P<pid>\d+),uid=(?P<uid>\d+)$"
-)
-#: The same, __oom_kill_process(): since 5.3 with UID, pgtables and oom_score_adj, in RHEL 7 with
-#: the UID behind the name.
-_KILLED = re.compile(
-    r"^(?P<why>.*: |)Killed process (?P<pid>\d+) \((?P<comm>.*)\)(?:, UID (?P<olduid>\d+),)?"
-    r" total-vm:(?P<total_vm_kb>\d+)kB, anon-rss:(?P<anon_kb>\d+)kB, file-rss:(?P<file_kb>\d+)kB"
-    r"(?:, shmem-rss:(?P<shmem_kb>\d+)kB)?(?:, UID:(?P<uid>\d+))?"
-    r"(?: pgtables:(?P<pgtables_kb>\d+)kB)?(?: oom_score_adj:(?P<oom_score_adj>-?\d+))?"
-)
-_CONSTRAINTS = {
-    "NONE": "none",
-    "MEMCG": "memcg",
-    "CPUSET": "cpuset",
-    "MEMORY_POLICY": "mempolicy",
-}
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
@@ -108,47 +92,48 @@ class Reports:
 
     def __init__(self) -> None:
         self.places: dict[int, str] = {}
-        self._summaries: dict[int, re.Match[str]] = {}
+        self._summaries: dict[int, Report] = {}
 
     def feed(self, line: str) -> dict[str, Value] | None:
         """The record of a kill when the line ends one, with what the kernel log can tell of it.
 
         ``memcg`` is the victim's cgroup, ``limit_memcg`` the one whose limit was reached.
         """
-        summary = _SUMMARY.match(line)
-        if summary is not None:
-            self._remember(summary)
+        kind, match = messages.classify(line, None) or ("", None)
+        if match is None or kind not in ("summary", "killed"):
             return None
-        killed = _KILLED.match(line)
-        return None if killed is None else self._record(killed)
+        report = Report(Line(line, None, "", ""))
+        if kind == "killed":
+            report = self._summaries.pop(int(match[2]), report)
+        telling.tell(kind, match, report)
+        if kind == "killed":
+            return _record(report)
+        if report.chosen_pid is not None and report.task_memcg is not None:
+            _put(self.places, report.chosen_pid, report.task_memcg)
+            _put(self._summaries, report.chosen_pid, report)
+        return None
 
-    def _remember(self, summary: re.Match[str]) -> None:
-        _put(self.places, int(summary["pid"]), summary["own"])
-        _put(self._summaries, int(summary["pid"]), summary)
 
-    def _record(self, killed: re.Match[str]) -> dict[str, Value]:
-        pid = int(killed["pid"])
-        summary = self._summaries.pop(pid, None)
-        if summary is not None:
-            constraint = _CONSTRAINTS.get(summary[1], "none")
-            memcg, limit = summary["own"], summary["limit"]
-        else:
-            constraint = "memcg" if killed["why"].startswith("Memory cgroup") else "none"
-            memcg = limit = None
-        uid = killed["uid"] or killed["olduid"]
-        keys = ("oom_score_adj", "anon_kb", "file_kb", "shmem_kb", "pgtables_kb", "total_vm_kb")
-        return {
-            "event": "kill",
-            "pid": pid,
-            "comm": killed["comm"],
-            "uid": None if uid is None else int(uid),
-            "constraint": constraint,
-            "memcg": memcg,
-            "limit_memcg": limit,
-            "handler": None,
-            "outcome": "none",
-            **{key: None if killed[key] is None else int(killed[key]) for key in keys},
-        }
+def _record(report: Report) -> dict[str, Value]:
+    """As the event stream has it."""
+    kill = report.kills[0]
+    return {
+        "event": "kill",
+        "pid": kill.pid,
+        "comm": kill.comm,
+        "uid": kill.uid,
+        "constraint": report.constraint or "none",
+        "memcg": report.task_memcg,
+        "limit_memcg": report.memcg,
+        "handler": None,
+        "outcome": "none",
+        "oom_score_adj": kill.adj,
+        "anon_kb": kill.anon_kb,
+        "file_kb": kill.file_kb,
+        "shmem_kb": kill.shmem_kb,
+        "pgtables_kb": kill.pgtables_kb,
+        "total_vm_kb": kill.total_vm_kb,
+    }
 
 
 def _put(table: dict[int, T], key: int, value: T) -> None:
