@@ -178,8 +178,11 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
                 if part.kernels
                 else loopback.measure(kernels.patched().image, order.trials)
             )
-    about = {**_about(request, order, kernels.patched()), "other_work": others_work.told()}
-    results = Results(samples, dict.fromkeys(samples, about))
+    about = {
+        part.name: {**_about(request, order, part, kernels), "other_work": others_work.told()}
+        for part in parts
+    }
+    results = Results(samples, about)
     if as_json:
         print(json.dumps({"about": about, "figures": results.facts()}, indent=2))
     else:
@@ -334,21 +337,24 @@ class _Watcher:
             self._done = int(done)
 
 
-def _about(request: frontend.Request, order: Order, kernel: KernelArtefact) -> dict[str, Any]:
-    """Under what circumstances the figures came about."""
+def _about(request: frontend.Request, order: Order, part: Part, kernels: Kernels) -> dict[str, Any]:
+    """Under what circumstances the figures of a part came about."""
+    kernel = kernels.patched()
     words = ["./dev bench", f"--kernel {kernel.series}"]
     if request.source:  # whose path is nobody else's business
         words.append(f"--source {request.source if request.source == 'debian' else 'TREE'}")
     words += [f"--trials {order.trials}"]
     words += [f"--only {order.only}"] if order.only else []
-    accelerator = qemu.choose_accelerator(kernel.image)
+    machine = "none: the hosts are this machine's, by sshd"
+    if part.kernels:
+        machine = f"QEMU, {_ACCELERATORS[qemu.choose_accelerator(kernel.image)]}"
     return {
         "series": kernel.series,
         "release": kernel.release,
         "command": " ".join(words),
         "sources": request.sources().origin if request.source == "debian" else kernel.release,
         "configuration": request.config,
-        "machine": f"QEMU, {_ACCELERATORS[accelerator]}",
+        "machine": machine,
         "host": f"{_processor()}, Linux {platform.release()}",
         "date": time.strftime("%Y-%m-%d"),
         "key": kernel.key,
