@@ -176,7 +176,7 @@ def little_room(target: Target, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        commands.run([*ssh, f"sudo umount {place}"])
+        commands.run([*ssh, f"sudo umount {place} && rmdir {place}"])
 
 
 def test_built_elsewhere(builder: tuple[Target, sshd.Sshd, str]) -> None:
