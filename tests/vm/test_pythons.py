@@ -16,7 +16,7 @@ RELEASES = {"bullseye": (3, 9), "trixie": (3, 13)}
 PACKAGES = ("python3-pytest", "python3-hypothesis", "gcc", "libc6-dev", "make", "man-db", "procps")
 
 #: What the tests look at beside gs.
-FILES = ("gs", "tests", "test_programs", "pyproject.toml", "README.md")
+FILES = ("gs", "tests", "test_programs", "docs", "pyproject.toml", "README.md")
 
 
 @pytest.mark.parametrize("release", RELEASES)
