@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from .record import Record
+from .victims import stat_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,11 +215,8 @@ def _unescaped(name: bytes) -> str:
 
 def start_time(pid: int, proc: str = "/proc") -> int:
     """When it began, in clock ticks since the boot; 0 if it has ended."""
-    try:
-        with open(f"{proc}/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return 0
+    words = stat_words(pid, proc)
+    return int(words[19]) if len(words) > 19 else 0
 
 
 def command_line(pid: int, proc: str = "/proc") -> list[str]:

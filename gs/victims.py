@@ -82,9 +82,15 @@ def badness(weight: int, adj: int, total: int) -> int:
     return weight + adj * (total // 1000)
 
 
+def stat_words(pid: int, proc: str = "/proc") -> list[str]:
+    """What the kernel says of a process behind its name, from the state on; nothing if it has
+    ended. Source: proc_pid_stat(5)."""
+    return read_file(f"{proc}/{pid}/stat").rpartition(")")[2].split()
+
+
 def start_time(pid: int) -> int | None:
     """When a process began, in clock ticks since the boot; None if it has ended."""
-    words = read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    words = stat_words(pid)
     if len(words) < 20 or words[0] in "ZX":
         return None
     return int(words[19])
