@@ -53,6 +53,10 @@ SUDO_ASKS = ("sudo", "-S", "-p", "", "--")
 #: Bytes of the output that a failure quotes.
 _QUOTED = 2000
 
+#: Bytes that are under way to a host at once. With more of them sshd's buffer grows, and growing it
+#: takes sshd longer than all the rest of a copy.
+_BURST = 1 << 20
+
 _GLOBAL_KEYS = "/etc/ssh/ssh_known_hosts"
 _OWN_KEYS = "~/.ssh/known_hosts"
 
@@ -130,7 +134,7 @@ class Remote:
         self.note(f"put {local} {there}")
         try:
             sftp = self._sftp()
-            sftp.put(str(local), part)
+            _send(sftp, local, part)
             sftp.chmod(part, mode)
             sftp.posix_rename(part, str(there))
         except (SSHException, EOFError, TimeoutError) as error:
@@ -274,6 +278,16 @@ def _verify_host_keys(connection: fabric.Connection) -> None:
             if path.is_file():
                 client.load_system_host_keys(str(path))
         connection = connection.gateway
+
+
+def _send(sftp: paramiko.SFTPClient, local: Path, there: str) -> None:
+    """Copy a file in bursts; whatever a burst could not write is raised by its last byte."""
+    with local.open("rb") as source, sftp.open(there, "wb") as target:
+        while burst := source.read(_BURST):
+            target.set_pipelined(True)
+            target.write(burst[:-1])
+            target.set_pipelined(False)
+            target.write(burst[-1:])
 
 
 def _explained(host: Host, connection: fabric.Connection, error: Exception) -> tuple[str, str]:
