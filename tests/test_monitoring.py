@@ -1,7 +1,8 @@
 """monitoring/ against the real thing: Debian's Prometheus scrapes the exporter of this machine, on
 which programs run out of memory, and every query of the rules and the dashboard is asked there.
 
-Takes root, a backend on memory cgroups, and the Debian package `prometheus`.
+Takes root, a backend on memory cgroups, and the Debian package `prometheus`. GS_PICTURE names the
+file of the picture in docs/monitoring.md, which Debian's `chromium` takes then.
 """
 
 from __future__ import annotations
@@ -188,6 +189,11 @@ class Prometheus:
         """The labels and the value of each series of the result, which may be not a number."""
         found = self.api("query", query=expression)["result"]
         return [(one["metric"], float(one["value"][1])) for one in found]
+
+    def graph(self, expression: str) -> str:
+        """The address of its own page with that on it, of the last half minute."""
+        shown = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "30s"}
+        return f"http://{self._address}/graph?{urllib.parse.urlencode(shown)}"
 
     def number(self, expression: str) -> float:
         """Of the only series; 0 without any."""
@@ -386,6 +392,18 @@ def test_the_times_and_sizes_of_the_dashboard(server: Prometheus) -> None:
     assert limit and set(limit) == {32 << 20}
     assert used and all(16 << 20 < value <= 32 << 20 for value in used)
     assert anonymous and all(16 << 20 < value <= 32 << 20 for value in anonymous)
+
+
+@pytest.mark.skipif("GS_PICTURE" not in os.environ, reason="takes a picture: GS_PICTURE=FILE")
+def test_a_picture(server: Prometheus) -> None:
+    """Of the server's own page, as a browser shows it."""
+    words = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    # The page asks and draws after it has been loaded; virtual time passes while nothing is loaded.
+    words += ["--window-size=1200,940", "--virtual-time-budget=10000"]
+    picture = Path(os.environ["GS_PICTURE"]).absolute()
+    page = server.graph("sum by (result) (gs_handler_results_total)")
+    subprocess.run([*words, f"--screenshot={picture}", page], check=True, timeout=120)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def filled_in(expression: str) -> str:
