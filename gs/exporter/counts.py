@@ -78,6 +78,15 @@ class Counts:
         """So many records of a source were overwritten before they were read."""
         self.lost[source] = self.lost.get(source, 0) + count
 
+    def count_lost_kills(self, memcg: str, count: int) -> None:
+        """So many of them were kills in a cgroup; of which commands, nobody knows."""
+        self._count_pair((_label(container.name_of(memcg)), ""), count)
+
+    def _count_pair(self, pair: Pair, count: int) -> None:
+        known = pair in self.of_container or len(self.of_container) < MAX_PAIRS
+        counted = pair if known else OVERFLOW
+        self.of_container[counted] = self.of_container.get(counted, 0) + count
+
     def _count_result(self, grace: str, event: OomEvent) -> None:
         # What a handler left behind may be killed at the deadline after it was done itself.
         if event.event == "timeout" and grace in self._ended:
@@ -99,9 +108,7 @@ class Counts:
         memcg = event.get("memcg")
         owner = container.name_of(memcg) if isinstance(memcg, str) else ""
         pair = (_label(owner), _label(event.comm))
-        known = pair in self.of_container or len(self.of_container) < MAX_PAIRS
-        counted = pair if known else OVERFLOW
-        self.of_container[counted] = self.of_container.get(counted, 0) + 1
+        self._count_pair(pair, 1)
         self.last[pair] = LastKill(at, figures_of(event.data))
         self.last.move_to_end(pair)
         while len(self.last) > MAX_LAST:

@@ -119,7 +119,7 @@ class Follower:
                 self._positions = {
                     KERNEL: {"seq": 0, "time_ns": 0},
                     GUARDS: {"seq": 0, "time_ns": 0},
-                    LOG: {"seq": -1, "accounted": 0},
+                    LOG: {"seq": -1, "accounted": 0, "groups": {}},
                 }
         except (KeyError, TypeError, ValueError) as error:
             raise GsError(
@@ -214,7 +214,7 @@ class Follower:
             if not told_by_kernel:
                 self._take(LOG, event)
         if told_by_kernel:
-            log.lost = 0  # nothing that the kernel does not tell as well
+            log.lost, log.lost_in = 0, {}  # nothing that the kernel does not tell as well
         else:
             self._log_read_ns = _now_ns()
 
@@ -258,6 +258,10 @@ class Follower:
             self._dirty = True
             self.counts.count_lost(source.name, source.lost)
             source.lost = 0
+        if isinstance(source, Log):
+            for group, count in source.lost_in.items():
+                self.counts.count_lost_kills(group, count)
+            source.lost_in = {}
 
 
 class Snapshot:

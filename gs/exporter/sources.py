@@ -10,6 +10,7 @@ from ..backends.cgroup2 import Cgroup2Group
 from ..errors import MalformedLine
 from ..eventstream import EventStream, OomEvent
 from .kernellog import KernelLog
+from .memoryevents import KilledIn, kills_by_group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,15 +92,19 @@ class Stream:
 
 class Log:
     """The kernel log and how far it was read. It has other records than ours, so that a gap tells
-    nothing by itself: what was in it follows from the kernel's own count of kills."""
+    nothing by itself: what was in it follows from the kernel's own counts of kills, of the machine
+    (``lost``) and of each group that is still there (``lost_in``)."""
 
     name = LOG
 
     def __init__(self, log: KernelLog, position: dict[str, Any] | None) -> None:
         self.lost = 0
+        self.lost_in: dict[str, int] = {}
         self._log = log
         #: Of the kernel's count, how much has been read or counted as lost; None: not known yet.
         self._accounted: int | None = None if position is None else position["accounted"]
+        groups = None if position is None else position.get("groups")
+        self._killed_in = None if groups is None else KilledIn(dict(groups))
 
     @classmethod
     def open(cls, position: dict[str, Any] | None) -> Log:
@@ -111,7 +116,8 @@ class Log:
         """For the next time."""
         if self._log.seq is None:
             return None
-        return {"seq": self._log.seq, "accounted": self._accounted}
+        groups = None if self._killed_in is None else self._killed_in.counts
+        return {"seq": self._log.seq, "accounted": self._accounted, "groups": groups}
 
     def fileno(self) -> int:
         """Readable when there is more."""
@@ -130,19 +136,37 @@ class Log:
         while True:
             before = _kills_of_machine()
             for event in self._log:
-                if self._accounted is not None:
-                    self._accounted += 1
+                self._tell(event)
                 yield _with_limits(event)
+            unsure = self._log.gap or self._accounted is None or self._killed_in is None
+            groups = kills_by_group() if unsure and before is not None else {}
             now = _kills_of_machine()
             if now == before:
                 break  # else one may have been counted whose line was not there yet
-        if now is None:
-            return
+        if now is not None and unsure:
+            self._account(now, groups)
+        self._log.gap = False
+
+    def _tell(self, event: OomEvent) -> None:
+        if self._accounted is not None:
+            self._accounted += 1
+        memcg = event.get("memcg")
+        if not isinstance(memcg, str):
+            self._killed_in = None  # some group's count has risen; all of them are read anew
+        elif self._killed_in is not None:
+            self._killed_in.told(memcg)
+
+    def _account(self, now: int, groups: dict[str, int]) -> None:
+        """By the kernel's counts; what is not known from before is no loss."""
         if self._log.gap and self._accounted is not None:
-            self.lost += max(now - self._accounted, 0)
+            lost = max(now - self._accounted, 0)
+            self.lost += lost
+            if self._killed_in is not None:
+                for group, count in self._killed_in.missing(groups, lost).items():
+                    self.lost_in[group] = self.lost_in.get(group, 0) + count
         if self._log.gap or self._accounted is None:
             self._accounted = now
-        self._log.gap = False
+        self._killed_in = KilledIn(groups)
 
 
 def _kills_of_machine() -> int | None:

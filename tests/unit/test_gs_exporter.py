@@ -23,6 +23,7 @@ from gs.exporter import state
 from gs.exporter.counts import Counts
 from gs.exporter.figures import FIGURES, figures_of
 from gs.exporter.kernellog import KernelLog, Reports
+from gs.exporter.memoryevents import KilledIn
 from gs.exporter.merge import PATIENCE_NS, Merger
 from gs.exporter.sources import GUARDS, KERNEL, LOG, Stream
 from gs.paths import KernelFiles
@@ -200,6 +201,23 @@ def test_positions_in_the_log(tmp_path: Path) -> None:
     assert [log.gap for log in (with_gap, without, again)] == [True, False, False]
     for log in (with_gap, without, again):
         log.close()
+
+
+def test_what_of_the_kernels_counts_is_missing() -> None:
+    killed = KilledIn({"/a": 2})
+    for group in ("/a", "/b", "/gone"):
+        killed.told(group)
+    assert killed.missing({"/a": 5, "/b": 1, "/c": 4}, at_most=9) == {"/a": 2, "/c": 4}
+    assert killed.missing({"/a": 5, "/b": 1, "/c": 4}, at_most=9) == {}
+    assert killed.missing({"/a": 1, "/c": 9}, at_most=3) == {"/c": 3}
+
+
+def test_kills_whose_lines_were_lost() -> None:
+    counts = Counts()
+    counts.count_lost_kills("/system.slice/batch.service", 2)
+    counts.count_lost_kills("/system.slice/batch.service", 1)
+    assert counts.of_container == {("batch.service", ""): 3}
+    assert not counts.last and sum(counts.kills.values()) == 0
 
 
 def test_what_the_kernel_escapes(tmp_path: Path) -> None:
