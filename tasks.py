@@ -179,6 +179,7 @@ def patch_kernel(
         "host": "for this machine, by its name for ssh, or a group of hosts.toml; may be repeated",
         "one-shot": "with --host, GRUB boots the new kernel once; without, where it cannot",
         "build-on": "with --host: local, each for itself, or one by its name (default local)",
+        "tarball": "with --host: write its kernel into this directory here, and install nothing",
     },
     iterable=["host", "fragment"],
 )
@@ -193,6 +194,7 @@ def build_kernel(
     module: bool = False,
     unpatched: bool = False,
     build_on: str = "local",
+    tarball: str = "",
     one_shot: bool = True,
     dry_run: bool = False,
     json: bool = False,
@@ -200,7 +202,7 @@ def build_kernel(
     """Fetch, patch, configure and build the kernel for the local VM; or bring gs to a host."""
     from provisioning import frontend
 
-    config = config or ("distro" if host else "guest")
+    config = config or ("distro" if host or tarball else "guest")
     request = frontend.Request(kernel, source, config, jobs, module, not unpatched, tuple(fragment))
 
     def work() -> None:
@@ -214,12 +216,12 @@ def build_kernel(
         from provisioning import fleet
         from provisioning.hosts import boot
 
-        manner = fleet.Manner(build_on, boot.ONCE if one_shot else boot.FIRST)
+        manner = fleet.Manner(build_on, boot.ONCE if one_shot else boot.FIRST, tarball)
         if dry_run:
             return fleet.plan(request, host, manner, json)
         return fleet.build_kernel(request, host, manner)
 
-    frontend.run_task(work_on_hosts if host else work)
+    frontend.run_task(work_on_hosts if host or tarball else work)
 
 
 _NAME = "the machine's name"

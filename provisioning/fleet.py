@@ -13,7 +13,7 @@ from gs.doctor import report
 from gs.finding import BAD, Finding
 from provisioning import commands, frontend, package, placement
 from provisioning.config import REPO, SUDO_PASSWORD, sudo_password
-from provisioning.errors import HostFailed, ProvisioningError
+from provisioning.errors import HostFailed, ProvisioningError, UsageError
 from provisioning.errors import report as error_report
 from provisioning.frontend import Request
 from provisioning.hosts import boot, building, fanout, install, inventory, preflight, uploads
@@ -21,7 +21,7 @@ from provisioning.hosts.fanout import Outcome
 from provisioning.hosts.inventory import Host
 from provisioning.hosts.preflight import Facts
 from provisioning.hosts.remote import Remote
-from provisioning.kernel import versions
+from provisioning.kernel import tarball, versions
 from provisioning.kernel.build import KernelPackages
 from provisioning.kernel.versions import Seed
 
@@ -79,42 +79,86 @@ def _verify(remote: Remote, facts: Facts) -> str:
 @dataclass(frozen=True)
 class Manner:
     """How kernels come to hosts: where they are built (see placement.py), and how they are tried
-    (boot.ONCE or boot.FIRST)."""
+    (boot.ONCE or boot.FIRST). With ``tarballs`` they go into that directory here, no further."""
 
     build_on: str = placement.HERE
     trial: str = boot.ONCE
+    tarballs: str = ""
 
     def checks(self, request: Request) -> Sequence[preflight.Check]:
         """What is looked at on each of the hosts."""
         if request.module:
             return preflight.FOR_MODULE
+        if self.tarballs:
+            return preflight.FOR_TARBALL
         once = preflight.ONE_SHOT if self.trial == boot.ONCE else preflight.NO_ONE_SHOT
         where = {placement.EACH: preflight.FOR_BUILD, placement.HERE: preflight.BUILT_HERE}
         return (*preflight.FOR_KERNEL, *once, *where.get(self.build_on, ()))
 
 
+@dataclass(frozen=True)
+class _Built:
+    """Of each host that can take a kernel what it is grown from and what was built; and what came
+    of looking at all of them."""
+
+    looked: list[Outcome[Seed]]
+    seeds: dict[Host, Seed]
+    kernels: dict[Host, placement.Result]
+
+    def kernel(self, host: Host) -> KernelPackages:
+        """Its kernel, or the error with which the build ended."""
+        kernel = self.kernels[host]
+        if isinstance(kernel, ProvisioningError):
+            raise kernel
+        return kernel
+
+    def tell(self, done: Sequence[Outcome[str]]) -> int:
+        """As _tell(), in the order of the hosts, of those with which nothing could be done, too."""
+        order = [outcome.host for outcome in self.looked]
+        failed = [Outcome[str](one.host, error=one.error) for one in self.looked if one.error]
+        return _tell(sorted((*failed, *done), key=lambda outcome: order.index(outcome.host)))
+
+
+def _build(request: Request, names: Sequence[str], manner: Manner) -> _Built:
+    placement.builder(manner.build_on)  # UsageError before anything else
+    hosts, checks = inventory.chosen(names), manner.checks(request)
+    looked = fanout.on_each(hosts, lambda one: _seed_of(request, one, checks), "looking")
+    seeds = {outcome.host: outcome.result for outcome in looked if outcome.result}
+    kernels = placement.built(request, seeds, manner.build_on) if seeds else {}
+    return _Built(looked, seeds, kernels)
+
+
 def build_kernel(request: Request, names: Sequence[str], manner: Manner) -> int:
     """Bring gs to each host, and verify it: as the module, or in a kernel. HostFailed with those
     that failed."""
+    if manner.tarballs:
+        return _write_tarballs(request, names, manner)
     if request.module:
         return _work(names, _module_on_each(), "installing")
-    placement.builder(manner.build_on)  # UsageError before anything else
-    hosts = inventory.chosen(names)
-    checks = manner.checks(request)
-    looked = fanout.on_each(hosts, lambda one: _seed_of(request, one, checks), "looking")
-    seeds = {outcome.host: outcome.result for outcome in looked if outcome.result}
-    built = placement.built(request, seeds, manner.build_on) if seeds else {}
+    built = _build(request, names, manner)
     tool = package.tool()
 
     def put(remote: Remote) -> str:
-        kernel = built[remote.host]
-        if isinstance(kernel, ProvisioningError):
-            raise kernel
-        return _put_kernel(remote, kernel, tool, seeds[remote.host], manner.trial)
+        kernel, seed = built.kernel(remote.host), built.seeds[remote.host]
+        return _put_kernel(remote, kernel, tool, seed, manner.trial)
 
-    failed = [Outcome[str](one.host, error=one.error) for one in looked if one.error]
-    done = fanout.on_each(list(seeds), put, "installing") if seeds else []
-    return _tell(sorted((*failed, *done), key=lambda outcome: hosts.index(outcome.host)))
+    return built.tell(fanout.on_each(list(built.seeds), put, "installing") if built.seeds else [])
+
+
+def _write_tarballs(request: Request, names: Sequence[str], manner: Manner) -> int:
+    """A kernel for each host, as a tarball here; nothing changes on the hosts."""
+    if request.module:
+        what = "--tarball is for kernels"
+        raise UsageError(what, hint="the module's sources are in gs-oom-dkms: ./dev package")
+    built = _build(request, names, manner)
+    done = []
+    for host in built.seeds:
+        try:
+            made = tarball.write(built.kernel(host), Path(manner.tarballs).absolute())
+            done.append(Outcome(host, str(made)))
+        except ProvisioningError as error:
+            done.append(Outcome(host, error=error))
+    return built.tell(done)
 
 
 def _seed_of(request: Request, remote: Remote, checks: Sequence[preflight.Check]) -> Seed:

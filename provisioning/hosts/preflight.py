@@ -121,14 +121,17 @@ def _system(facts: Facts) -> Iterator[Finding]:
     if facts.one("machine") not in (X86_64.name, ARM64.name):
         yield Finding("system", BAD, "no kernel of ours is built for such processors",
                       f"there are {X86_64.name} and {ARM64.name}")  # fmt: skip
+    if facts.attachment:
+        yield Finding("kernel", NOTE, f"gs is in this kernel already ({facts.attachment})")
+
+
+def _installs(facts: Facts) -> Iterator[Finding]:
     if facts.one("packages") != "dpkg":
         yield Finding("system", BAD, "it does not install Debian packages",
-                      "take Debian, Ubuntu or another one that does")  # fmt: skip
+                      "take a kernel there by hand: --tarball DIRECTORY")  # fmt: skip
     if facts.one("init") != "systemd":
         yield Finding("system", BAD, f"its init is {facts.one('init') or 'unknown'}",
                       "what we install there needs systemd")  # fmt: skip
-    if facts.attachment:
-        yield Finding("kernel", NOTE, f"gs is in this kernel already ({facts.attachment})")
 
 
 def _rights(facts: Facts) -> Iterator[Finding]:
@@ -260,12 +263,15 @@ def _clock(facts: Facts) -> Iterator[Finding]:
         yield Finding("clock", WARNING, f"its clock is off by {off:.0f} s", "set it, with NTP")
 
 
-_COMMON: tuple[Check, ...] = (_system, _rights, _memory, _cgroups, _clock)
+_COMMON: tuple[Check, ...] = (_system, _installs, _rights, _memory, _cgroups, _clock)
 
 #: What is looked at before a kernel or the module is installed, and where a kernel is to be built.
 FOR_KERNEL = (*_COMMON, _loader, _space)
 FOR_MODULE = (*_COMMON, _headers)
 FOR_BUILD = (_building,)
+
+#: Where nothing is to be installed: what a kernel is for.
+FOR_TARBALL: tuple[Check, ...] = (_system,)
 
 #: Before a kernel is installed that was built here.
 BUILT_HERE = (_headers_of_ours,)

@@ -32,6 +32,8 @@ def invoke(*words: str) -> subprocess.CompletedProcess[str]:
         (["build-kernel", "--module", "--source", "debian"], "leave --source and --config out"),
         (["demo", "--module", "--kernel", "5.4"], "Debian has no kernel of the series 5.4"),
         (["build-kernel", "--host", "a b", "--source", "debian"], "no name of a host"),
+        (["build-kernel", "--tarball", "/no/such"], "no host is given"),
+        (["build-kernel", "--module", "--tarball", "x", "--host", "h"], "--tarball is for kernels"),
         (["status"], "no host is given"),
         (["status", "--host", "-oProxyCommand=x"], "no name of a host"),
         (["verify"], "no host is given"),

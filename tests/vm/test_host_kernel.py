@@ -274,6 +274,27 @@ def power_cycle_when_it_hangs(target: Target) -> None:
 
 
 @thorough
+def test_a_tarball_for_whoever_takes_no_packages(target: Target, tmp_path: Path) -> None:
+    """It is the host's kernel, whose packages the other tests install; unpacked by hand where dpkg
+    knows nothing of it, it boots."""
+    before = target.state()
+    done = target.fleet.invoke(*target.words, "--tarball", str(tmp_path), timeout=DEADLINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert target.state() == before
+    (made,) = tmp_path.glob("linux-*.tar.xz")
+    assert str(made) in done.stdout
+    commands.run(["sha256sum", "--check", f"{made.name}.sha256"], cwd=tmp_path)
+    release = made.name.removeprefix("linux-").removesuffix(".tar.xz")
+    commands.run(["scp", "-qF", target.machine.ssh_config, made, f"{target.name}:/root/"])
+    by_hand = f"""
+    export PATH="$PATH:/usr/sbin:/sbin"
+    tar -C / --no-same-owner -xf /root/{made.name} && depmod {release} &&
+    update-initramfs -c -k {release} && update-grub && systemctl --no-block reboot"""
+    assert target.machine.run(["sh", "-c", by_hand]).returncode == 0
+    wait_until(lambda: target.release() == release)
+
+
+@thorough
 def test_a_kernel_that_hangs_with_a_watchdog(target: Target) -> None:
     unit = "/etc/systemd/system/stops-init.service"
     script = f'printf "%s" "$1" >{unit}; systemctl enable --quiet stops-init'
