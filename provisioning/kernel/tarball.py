@@ -16,7 +16,7 @@ _ALWAYS_THE_SAME = ("--sort=name", "--mtime=@1767225600", "--owner=0", "--group=
 
 
 def write(kernel: KernelPackages, folder: Path) -> Path:
-    """Make linux-RELEASE.tar.xz, to be unpacked in / , and beside it its checksum, as sha256sum(1)
+    """Make linux-RELEASE.tar.xz, for the root directory, and beside it its checksum, as sha256sum(1)
     reads it. What is there already is replaced as a whole."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"linux-{kernel.release}.tar.xz"
