@@ -32,6 +32,7 @@ def test_what_a_tarball_holds(tmp_path: Path) -> None:
     made = tarball.write(kernel, target)
     assert made == target / "linux-6-gs.tar.xz"
     with tarfile.open(made) as archive:
+        assert not {"boot", "lib", "lib/modules"}.intersection(archive.getnames())
         files = [member for member in archive.getmembers() if member.isfile()]
     assert [one.name for one in files] == ["boot/vmlinuz-6-gs", "lib/modules/6-gs/a.ko"]
     assert {(one.uid, one.gid, one.uname) for one in files} == {(0, 0, "root")}
@@ -45,7 +46,17 @@ def test_what_a_tarball_holds(tmp_path: Path) -> None:
 def test_a_kernel_without_modules(tmp_path: Path) -> None:
     made = tarball.write(packaged(tmp_path, "boot/vmlinuz-6-gs"), tmp_path)
     with tarfile.open(made) as archive:
-        assert archive.getnames() == ["boot", "boot/vmlinuz-6-gs"]
+        assert archive.getnames() == ["boot/vmlinuz-6-gs"]
+
+
+def test_links_of_the_system_stay(tmp_path: Path) -> None:
+    """/lib is one to /usr/lib on most."""
+    system = tmp_path / "system"
+    (system / "usr/lib").mkdir(parents=True)
+    (system / "lib").symlink_to("usr/lib")
+    made = tarball.write(packaged(tmp_path, "lib/modules/6-gs/a.ko"), tmp_path)
+    subprocess.run(["tar", "-C", system, "-xf", made], check=True)
+    assert (system / "lib").is_symlink() and (system / "usr/lib/modules/6-gs/a.ko").exists()
 
 
 def test_nothing_is_left_of_one_that_fails(tmp_path: Path) -> None:
