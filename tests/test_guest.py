@@ -96,7 +96,7 @@ def run(series: str, flavour: str, file: str) -> None:
             nodes=NODES.get(file, 1),
             timeout=DEADLINE + each * int(values.get(many) or 0),
             swap_mb=128,
-            extra=_extra(kernel),
+            extra={**_module(kernel), **exporter_library()},
             cost=cost_of(series, flavour),
         )
     except ProvisioningError as error:
@@ -104,17 +104,18 @@ def run(series: str, flavour: str, file: str) -> None:
     report(result)
 
 
-def _extra(kernel: Path) -> dict[str, Path]:
-    """Where the core is a module, the guest may take it out and load it again. And what the
-    exporter needs: it is Python alone, so that ours will do there, too."""
-    extra = {}
+def _module(kernel: Path) -> dict[str, Path]:
+    """Where the core is a module, the guest may take it out and load it again."""
     found = kernel.with_name(module.NAME)
-    if found.exists():
-        extra[module.NAME] = found
+    return {module.NAME: found} if found.exists() else {}
+
+
+def exporter_library() -> dict[str, Path]:
+    """What the exporter needs: it is Python alone, so that ours will do in a guest, too."""
     library = importlib.util.find_spec("prometheus_client")
-    if library is not None and library.origin is not None:
-        extra["prometheus_client"] = Path(library.origin).parent
-    return extra
+    if library is None or library.origin is None:
+        return {}
+    return {"prometheus_client": Path(library.origin).parent}
 
 
 def report(result: GuestResult) -> None:

@@ -78,11 +78,11 @@ class Counts:
         """So many records of a source were overwritten before they were read."""
         self.lost[source] = self.lost.get(source, 0) + count
 
-    def count_lost_kills(self, memcg: str, count: int) -> None:
-        """So many of them were kills in a cgroup; of which commands, nobody knows."""
-        self._count_pair((_label(container.name_of(memcg)), ""), count)
+    def count_lost_in(self, memcg: str, count: int) -> None:
+        """So many of the lost ones were kills of nobody knows what in that cgroup."""
+        self._count_in((_label(container.name_of(memcg)), ""), count)
 
-    def _count_pair(self, pair: Pair, count: int) -> None:
+    def _count_in(self, pair: Pair, count: int) -> None:
         known = pair in self.of_container or len(self.of_container) < MAX_PAIRS
         counted = pair if known else OVERFLOW
         self.of_container[counted] = self.of_container.get(counted, 0) + count
@@ -108,7 +108,7 @@ class Counts:
         memcg = event.get("memcg")
         owner = container.name_of(memcg) if isinstance(memcg, str) else ""
         pair = (_label(owner), _label(event.comm))
-        self._count_pair(pair, 1)
+        self._count_in(pair, 1)
         self.last[pair] = LastKill(at, figures_of(event.data))
         self.last.move_to_end(pair)
         while len(self.last) > MAX_LAST:

@@ -50,7 +50,7 @@ class Follower:
         self._log_read_ns = 0
         self._saved_at = 0.0
         self._complained = False
-        self._dirty = False
+        self._dirty = True  # where it begins, even if nothing happens
         self.counts, self._merger = Counts(), Merger()
         try:
             self._restore(self._file.load())
@@ -119,7 +119,7 @@ class Follower:
                 self._positions = {
                     KERNEL: {"seq": 0, "time_ns": 0},
                     GUARDS: {"seq": 0, "time_ns": 0},
-                    LOG: {"seq": -1, "accounted": 0, "groups": {}},
+                    LOG: {"seq": -1, "accounted": 0, "groups": {"counts": {}}},
                 }
         except (KeyError, TypeError, ValueError) as error:
             raise GsError(
@@ -214,9 +214,11 @@ class Follower:
             if not told_by_kernel:
                 self._take(LOG, event)
         if told_by_kernel:
-            log.lost, log.lost_in = 0, {}  # nothing that the kernel does not tell as well
-        else:
-            self._log_read_ns = _now_ns()
+            log.forget_losses()  # nothing that the kernel does not tell as well
+            return
+        self._log_read_ns = _now_ns()
+        for memcg, count in log.lost_in_groups().items():
+            self.counts.count_lost_in(memcg, count)
 
     def _read_stream(self, stream: Stream) -> None:
         for event in stream:
@@ -258,10 +260,6 @@ class Follower:
             self._dirty = True
             self.counts.count_lost(source.name, source.lost)
             source.lost = 0
-        if isinstance(source, Log):
-            for group, count in source.lost_in.items():
-                self.counts.count_lost_kills(group, count)
-            source.lost_in = {}
 
 
 class Snapshot:

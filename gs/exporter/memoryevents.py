@@ -1,5 +1,8 @@
-"""How many processes of each memory cgroup were killed, as the kernel counts it: all that is left
-of kills whose lines the kernel log has lost."""
+"""The kernel's own counts of OOM kills, which tell of those whose lines its log has lost.
+
+`oom_kill` in /proc/vmstat is the machine's. That of a memory cgroup, memory.events.local (version
+2) or memory.oom_control (version 1), counts its own processes alone, whoever was out of memory.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,103 @@ import os
 
 from .. import cgroup
 
-#: Counts of groups that are gone are forgotten when there are so many.
-_MANY = 1000
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Tuple
 
-#: By the version of memory cgroups. A group's own processes only, and in any OOM, since Linux 5.2
-#: and 4.13: memcg_memory_event() in include/linux/memcontrol.h.
-_FILES = {1: "memory.oom_control", 2: "memory.events.local"}
+    from ..cgroup import Hierarchy
 
-
-class KilledIn:
-    """Of the kernel's counts, how much is accounted for: by lines that were read, or as lost.
-
-    ``counts``: as they were kept. Groups are known by their paths, as the kernel log has them; what
-    a group was that is gone cannot be told any more, nor what one was that came in its place.
-    """
-
-    def __init__(self, counts: dict[str, int]) -> None:
-        self.counts = counts
-
-    def told(self, group: str) -> None:
-        """The kernel log told of a kill there."""
-        self.counts[group] = self.counts.get(group, 0) + 1
-        if len(self.counts) > _MANY:
-            now = kills_by_group()
-            self.counts = {group: count for group, count in self.counts.items() if group in now}
-
-    def missing(self, now: dict[str, int], at_most: int) -> dict[str, int]:
-        """By group, the kills that are not accounted for, and are from now on."""
-        missing = {}
-        for group, count in now.items():
-            lost = min(count - self.counts.get(group, 0), at_most)
-            if lost > 0:
-                missing[group] = lost
-                at_most -= lost
-        self.counts = now
-        return missing
+    #: Path of a group, as the kernel log has it → its inode, since another may get its name after
+    #: it, and its count. Groups without any kill are left out.
+    Table = Dict[str, Tuple[int, int]]
 
 
-def kills_by_group() -> dict[str, int]:
-    """Path → kills, of the groups that are there and had any."""
-    where = cgroup.hierarchy()
-    if where is None:
+def kills_of_machine(path: str = "/proc/vmstat") -> int | None:
+    """Since boot, in memory cgroups and outside (Linux 4.13)."""
+    return cgroup.read_table(path).get("oom_kill")
+
+
+def kills_of_groups(where: Hierarchy | None) -> Table:
+    """Those of the groups that are there, but for those of single runs, of which guards tell."""
+    if where is None or not _is_whole(where):
         return {}
-    found = {}
-    for directory, _, _ in os.walk(where.mount):
-        kills = cgroup.read_table(f"{directory}/{_FILES[where.version]}").get("oom_kill", 0)
-        if kills:
-            found[directory[len(where.mount) :] or "/"] = kills
-    return found
+    name = "memory.events.local" if where.version == 2 else "memory.oom_control"
+    table: Table = {}
+    for directory, below, _ in os.walk(where.mount):
+        below[:] = [child for child in below if not child.startswith(cgroup.PREFIX)]
+        count = cgroup.read_table(f"{directory}/{name}").get("oom_kill")
+        if count:
+            try:
+                inode = os.stat(directory).st_ino
+            except OSError:
+                continue  # it has just been removed
+            table[directory[len(where.mount) :] or "/"] = (inode, count)
+    return table
+
+
+def _is_whole(where: Hierarchy) -> bool:
+    """Whether its top is that of the machine: else the kernel log calls its groups otherwise."""
+    if where.version == 2:
+        return not os.path.exists(f"{where.mount}/cgroup.type")
+    return os.path.exists(f"{where.mount}/release_agent")
+
+
+class Accounts:
+    """What the counts of the groups were when every kill was accounted for, and what has been told
+    and lost since: the rest of what a count rose by was lost in that group."""
+
+    def __init__(self, state: dict[str, Any] | None) -> None:
+        """``state``: what :attr:`state` was; None: what came before is not known."""
+        known = state or {}
+        self._counts: Table | None = None
+        if known.get("counts") is not None:
+            self._counts = {path: (inode, n) for path, (inode, n) in known["counts"].items()}
+        self._told: dict[str, int] = dict(known.get("told", {}))
+        #: Kills of which the log told, but not where.
+        self._unplaced: int = known.get("unplaced", 0)
+        self._lost: int = known.get("lost", 0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to be found out."""
+        return self._counts is not None and not (self._told or self._unplaced or self._lost)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """For the next time."""
+        return {
+            "counts": self._counts,
+            "told": self._told,
+            "unplaced": self._unplaced,
+            "lost": self._lost,
+        }
+
+    def tell(self, memcg: object) -> None:
+        """The log has told of a kill there."""
+        if isinstance(memcg, str):
+            self._told[memcg] = self._told.get(memcg, 0) + 1
+        else:
+            self._unplaced += 1
+
+    def lose(self, count: int) -> None:
+        """So many kills have no lines."""
+        self._lost += count
+
+    def settle(self, counts: Table) -> dict[str, int]:
+        """How many of the lost ones were in which group; all begins anew with these counts.
+
+        One that was told without its place may have been in any group, and so is none that was
+        lost there for certain.
+        """
+        found: dict[str, int] = {}
+        if self._lost and self._counts is not None:
+            for path, (inode, count) in counts.items():
+                before = self._counts.get(path, (inode, 0))
+                rose = count - before[1] if before[0] == inode else count
+                missing = rose - self._told.get(path, 0) - self._unplaced
+                if missing > 0:
+                    found[path] = missing
+        if sum(found.values()) > self._lost:
+            found = {}  # they do not speak of the same groups
+        self._counts, self._told, self._unplaced, self._lost = counts, {}, 0, 0
+        return found

@@ -10,7 +10,7 @@ from ..backends.cgroup2 import Cgroup2Group
 from ..errors import MalformedLine
 from ..eventstream import EventStream, OomEvent
 from .kernellog import KernelLog
-from .memoryevents import KilledIn, kills_by_group
+from .memoryevents import Accounts, kills_of_groups, kills_of_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,19 +92,18 @@ class Stream:
 
 class Log:
     """The kernel log and how far it was read. It has other records than ours, so that a gap tells
-    nothing by itself: what was in it follows from the kernel's own counts of kills, of the machine
-    (``lost``) and of each group that is still there (``lost_in``)."""
+    nothing by itself: what was in it follows from the kernel's own count of kills."""
 
     name = LOG
 
     def __init__(self, log: KernelLog, position: dict[str, Any] | None) -> None:
         self.lost = 0
-        self.lost_in: dict[str, int] = {}
         self._log = log
         #: Of the kernel's count, how much has been read or counted as lost; None: not known yet.
         self._accounted: int | None = None if position is None else position["accounted"]
-        groups = None if position is None else position.get("groups")
-        self._killed_in = None if groups is None else KilledIn(dict(groups))
+        self._groups = Accounts(None if position is None else position.get("groups"))
+        #: The two counts when those of the groups were looked at last.
+        self._looked = (self._accounted, self._accounted) if self._groups.settled else None
 
     @classmethod
     def open(cls, position: dict[str, Any] | None) -> Log:
@@ -116,8 +115,11 @@ class Log:
         """For the next time."""
         if self._log.seq is None:
             return None
-        groups = None if self._killed_in is None else self._killed_in.counts
-        return {"seq": self._log.seq, "accounted": self._accounted, "groups": groups}
+        return {
+            "seq": self._log.seq,
+            "accounted": self._accounted,
+            "groups": self._groups.state,
+        }
 
     def fileno(self) -> int:
         """Readable when there is more."""
@@ -134,44 +136,42 @@ class Log:
     def __iter__(self) -> Iterator[OomEvent]:
         """The kills in what is there now and was not read yet."""
         while True:
-            before = _kills_of_machine()
+            before = kills_of_machine()
             for event in self._log:
-                self._tell(event)
+                if self._accounted is not None:
+                    self._accounted += 1
+                self._groups.tell(event.get("memcg"))
                 yield _with_limits(event)
-            unsure = self._log.gap or self._accounted is None or self._killed_in is None
-            groups = kills_by_group() if unsure and before is not None else {}
-            now = _kills_of_machine()
+            now = kills_of_machine()
             if now == before:
                 break  # else one may have been counted whose line was not there yet
-        if now is not None and unsure:
-            self._account(now, groups)
-        self._log.gap = False
-
-    def _tell(self, event: OomEvent) -> None:
-        if self._accounted is not None:
-            self._accounted += 1
-        memcg = event.get("memcg")
-        if not isinstance(memcg, str):
-            self._killed_in = None  # some group's count has risen; all of them are read anew
-        elif self._killed_in is not None:
-            self._killed_in.told(memcg)
-
-    def _account(self, now: int, groups: dict[str, int]) -> None:
-        """By the kernel's counts; what is not known from before is no loss."""
+        if now is None:
+            return
         if self._log.gap and self._accounted is not None:
             lost = max(now - self._accounted, 0)
             self.lost += lost
-            if self._killed_in is not None:
-                for group, count in self._killed_in.missing(groups, lost).items():
-                    self.lost_in[group] = self.lost_in.get(group, 0) + count
+            self._groups.lose(lost)
         if self._log.gap or self._accounted is None:
             self._accounted = now
-        self._killed_in = KilledIn(groups)
+        self._log.gap = False
 
+    def lost_in_groups(self) -> dict[str, int]:
+        """How many of those that were lost were in which memory cgroup, as far as the groups that
+        are still there tell. They are asked when kills have been counted since the last time."""
+        now = kills_of_machine()
+        if now is None or (now, self._accounted) == self._looked:
+            return {}
+        counts = kills_of_groups(cgroup.hierarchy())
+        if kills_of_machine() != now:
+            return {}  # the next time, when it is quiet
+        self._looked = (now, self._accounted)
+        return self._groups.settle(counts) if now == self._accounted else {}
 
-def _kills_of_machine() -> int | None:
-    """Since boot, in memory cgroups and outside (Linux 4.13)."""
-    return cgroup.read_table("/proc/vmstat").get("oom_kill")
+    def forget_losses(self) -> None:
+        """Another source tells of all that is lost here."""
+        self.lost = 0
+        self._groups = Accounts(None)
+        self._looked = None
 
 
 def _with_limits(event: OomEvent) -> OomEvent:

@@ -202,14 +202,18 @@ class Group:
     _number = 0
 
     def __init__(
-        self, limit: int | None = LIMIT, swap: int = 0, parent: Group | None = None
+        self,
+        limit: int | None = LIMIT,
+        swap: int = 0,
+        parent: Group | None = None,
+        called: str = "",
     ) -> None:
         Group._number += 1
         self.version = cgroups.in_use()
         above = parent.path if parent else self.version.root
         if parent and self.version is cgroups.V2:
             (above / "cgroup.subtree_control").write_text("+memory")
-        self.path: Path = above / f"gs-test-{Group._number}"
+        self.path: Path = above / (called or f"gs-test-{Group._number}")
         self.path.mkdir()
         if limit is not None:
             (self.path / self.version.limit).write_text(str(limit))
@@ -324,9 +328,15 @@ class Scene:
         """What `constraint=` says of it."""
         return "memcg" if self.kind == "memcg" else "none"
 
-    def group(self, limit: int | None = LIMIT, swap: int = 0, parent: Group | None = None) -> Group:
+    def group(
+        self,
+        limit: int | None = LIMIT,
+        swap: int = 0,
+        parent: Group | None = None,
+        called: str = "",
+    ) -> Group:
         """A memory cgroup for the length of the test."""
-        group = Group(limit, swap, parent)
+        group = Group(limit, swap, parent, called)
         self._cleanup.append(group.remove)
         return group
 
@@ -448,6 +458,11 @@ class KernelLog:
         if not from_boot:
             os.lseek(self._file, 0, os.SEEK_END)
         self.lines: list[str] = []
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when there is more."""
+        return self._file
 
     def read(self) -> list[str]:
         """All messages since the start, without their prefixes."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from exporting import Exporter, Figures, total, value
+from exported import Exporter, Figures, total, value
 from harness import (
     EVENTS,
     MB,

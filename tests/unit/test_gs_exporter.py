@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gs import errors
+from gs.cgroup import Hierarchy
 from gs.eventstream import EventStream, OomEvent
 from gs.exporter import counts as counting
 from gs.exporter import state
 from gs.exporter.counts import Counts
 from gs.exporter.figures import FIGURES, figures_of
 from gs.exporter.kernellog import KernelLog, Reports
-from gs.exporter.memoryevents import KilledIn
+from gs.exporter.memoryevents import Accounts, kills_of_groups, kills_of_machine
 from gs.exporter.merge import PATIENCE_NS, Merger
 from gs.exporter.sources import GUARDS, KERNEL, LOG, Stream
 from gs.paths import KernelFiles
@@ -203,23 +205,6 @@ def test_positions_in_the_log(tmp_path: Path) -> None:
         log.close()
 
 
-def test_what_of_the_kernels_counts_is_missing() -> None:
-    killed = KilledIn({"/a": 2})
-    for group in ("/a", "/b", "/gone"):
-        killed.told(group)
-    assert killed.missing({"/a": 5, "/b": 1, "/c": 4}, at_most=9) == {"/a": 2, "/c": 4}
-    assert killed.missing({"/a": 5, "/b": 1, "/c": 4}, at_most=9) == {}
-    assert killed.missing({"/a": 1, "/c": 9}, at_most=3) == {"/c": 3}
-
-
-def test_kills_whose_lines_were_lost() -> None:
-    counts = Counts()
-    counts.count_lost_kills("/system.slice/batch.service", 2)
-    counts.count_lost_kills("/system.slice/batch.service", 1)
-    assert counts.of_container == {("batch.service", ""): 3}
-    assert not counts.last and sum(counts.kills.values()) == 0
-
-
 def test_what_the_kernel_escapes(tmp_path: Path) -> None:
     line = KILLED.replace("(tail)", "(\\xc3\\xa4\\x5c)")
     log = records(tmp_path / "log", [line])
@@ -233,6 +218,116 @@ def test_no_log_breaks_it(lines: list[str]) -> None:
     reports = Reports()
     told = [reports.feed(line) for line in lines]
     assert sum(one is not None for one in told) >= lines.count(KILLED)
+
+
+# ---------------------------------------------------------------------------- memory.events
+
+
+@pytest.fixture(params=[1, 2])
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Hierarchy:
+    """Files of a hierarchy of either version, without any group yet."""
+    top = tmp_path / "cgroup"
+    top.mkdir()
+    if request.param == 1:
+        (top / "release_agent").write_text("")
+    return Hierarchy(request.param, str(top), str(top))
+
+
+def killed_in(tree: Hierarchy, path: str, count: int) -> None:
+    """What the kernel says of a group then."""
+    group = Path(tree.mount + path)
+    group.mkdir(parents=True, exist_ok=True)
+    if tree.version == 1:
+        text = f"oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n"
+        (group / "memory.oom_control").write_text(text)
+        return
+    (group / "memory.events").write_text("oom 99\noom_kill 99\n")  # with those of groups below
+    (group / "memory.events.local").write_text(f"low 0\noom 0\noom_kill {count}\n")
+
+
+def counts_of(tree: Hierarchy) -> dict[str, int]:
+    return {path: count for path, (_, count) in kills_of_groups(tree).items()}
+
+
+def accounts(
+    before: dict[str, tuple[int, int]], told: tuple[str | None, ...], lost: int
+) -> Accounts:
+    """Of whom so many were told and lost since; kept over a restart."""
+    found = Accounts({"counts": before})
+    for place in told:
+        found.tell(place)
+    found.lose(lost)
+    return Accounts(json.loads(json.dumps(found.state)))
+
+
+def test_the_groups_own_counts(tree: Hierarchy) -> None:
+    for path, count in (("/a", 0), ("/a/b.service", 3), ("/c d", 1), ("/gs-run-7", 5)):
+        killed_in(tree, path, count)
+    Path(tree.mount, "no-controller").mkdir()
+    assert counts_of(tree) == {"/a/b.service": 3, "/c d": 1}
+    assert kills_of_groups(None) == {}
+
+
+def test_groups_that_the_log_calls_otherwise_are_not_asked(tree: Hierarchy) -> None:
+    """Of a namespace the top is a group like others."""
+    killed_in(tree, "/a", 1)
+    Path(tree.mount, "cgroup.type").write_text("domain\n")
+    Path(tree.mount, "release_agent").unlink(missing_ok=True)
+    assert kills_of_groups(tree) == {}
+
+
+def test_the_machines_own_count(tmp_path: Path) -> None:
+    (tmp_path / "vmstat").write_text("drop_slab 0\noom_kill 12\npgfault 3\n")
+    assert kills_of_machine(str(tmp_path / "vmstat")) == 12
+    (tmp_path / "vmstat").write_text("drop_slab 0\n")
+    assert kills_of_machine(str(tmp_path / "vmstat")) is None
+
+
+def test_what_nobody_told_was_lost_there(tree: Hierarchy) -> None:
+    """Less what was told; of a group that is gone, or was there before, nothing is said."""
+    for path, count in (("/a", 3), ("/b", 2), ("/gone", 1)):
+        killed_in(tree, path, count)
+    since = accounts(kills_of_groups(tree), told=("/a", "/new", "/gone"), lost=6)
+    for path, count in (("/a", 6), ("/new", 4)):
+        killed_in(tree, path, count)
+    shutil.rmtree(f"{tree.mount}/gone")
+    assert since.settle(kills_of_groups(tree)) == {"/a": 2, "/new": 3}
+    assert since.settled
+    since.lose(1)
+    killed_in(tree, "/b", 3)
+    assert since.settle(kills_of_groups(tree)) == {"/b": 1}
+
+
+def test_a_group_of_the_same_name_begins_anew(tree: Hierarchy) -> None:
+    killed_in(tree, "/a.service", 2)
+    since = accounts(kills_of_groups(tree), told=(), lost=5)
+    killed_in(tree, "/next", 3)
+    group = Path(tree.mount, "a.service")
+    group.rename(f"{tree.mount}/old")
+    Path(tree.mount, "next").rename(group)
+    killed_in(tree, "/old", 0)
+    assert since.settle(kills_of_groups(tree)) == {"/a.service": 3}
+
+
+@pytest.mark.parametrize(
+    ("told", "lost", "found"),
+    [
+        (("/a",), 0, {}),
+        ((None, None), 3, {"/a": 3}),  # the two may have been there
+        ((None,) * 5, 3, {}),
+        ((), 4, {}),  # more than there were: the log speaks of others
+    ],
+)
+def test_nothing_is_made_up(told: tuple[str | None, ...], lost: int, found: dict[str, int]) -> None:
+    assert accounts({"/a": (7, 1)}, told, lost).settle({"/a": (7, 6)}) == found
+
+
+def test_without_a_before_nothing_is_known() -> None:
+    """As after an update from a version that kept none."""
+    since = Accounts(None)
+    since.lose(5)
+    assert not since.settled and since.settle({"/a": (7, 5)}) == {}
+    assert since.settled
 
 
 # ---------------------------------------------------------------------------- counting
@@ -274,6 +369,14 @@ def test_there_is_a_bound_to_everything() -> None:
     assert sum(counts.of_container.values()) == counts.kills["none"] == 1501
     counts.expire(1400.0 + 24 * 3600.5)
     assert min(kill.at for kill in counts.last.values()) >= 1400.5
+
+
+def test_a_lost_kill_counts_for_its_container_alone() -> None:
+    """How it came about nobody knows, and there are no figures of it."""
+    counts = Counts()
+    counts.count_lost_in("/system.slice/a.service", 3)
+    assert counts.of_container == {("a.service", ""): 3}
+    assert not counts.last and not sum(counts.kills.values()) and not sum(counts.events.values())
 
 
 def test_all_of_it_outlives_a_restart() -> None:
@@ -460,6 +563,21 @@ def test_after_a_reboot_numbers_begin_anew(machine: Machine, tmp_path: Path) -> 
     again = machine.run("--once").stdout
     assert 'gs_oom_kills_total{outcome="none"} 7.0\n' in again
     assert 'gs_events_lost_total{source="kernel"} 2.0\n' in again
+
+
+@needs_library
+def test_a_state_that_knows_no_groups_is_still_read(machine: Machine, tmp_path: Path) -> None:
+    """It was written by the version before."""
+    machine.happens(KILL.format(1))
+    machine.run("--once")
+    kept = tmp_path / "state" / "exporter.json"
+    data = json.loads(kept.read_text())
+    if data["positions"].get(LOG):
+        del data["positions"][LOG]["groups"]
+    kept.write_text(json.dumps(data))
+    machine.happens(KILL.format(2))
+    again = machine.run("--once")
+    assert 'gs_oom_kills_total{outcome="none"} 2.0\n' in again.stdout, again.stderr
 
 
 @needs_library

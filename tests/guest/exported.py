@@ -1,4 +1,4 @@
-"""The exporter as guest tests run it, and what its exposition says."""
+"""The exporter's figures, as its command prints them."""
 
 from __future__ import annotations
 
