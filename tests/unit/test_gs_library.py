@@ -93,7 +93,8 @@ ROWS = (
     + ("oomlog/incidents", "oomlog/words", "oomlog/sources", "oomlog/__init__"),
     ("doctor", "ps", "pstable"),
     ("child",),
-    ("exporter/__init__", "exporter/figures", "exporter/kernellog", "exporter/state"),
+    ("exporter/__init__", "exporter/figures", "exporter/kernellog", "exporter/state")
+    + ("exporter/memoryevents",),
     ("exporter/counts", "exporter/sources"),
     ("exporter/merge",),
     ("exporter/follow",),
