@@ -11,6 +11,9 @@ REPO: Path = Path(__file__).resolve().parent.parent
 #: Kernel series that we carry patches for, the home series first.
 SERIES: tuple[str, ...] = ("5.4", "5.10", "6.1", "6.12")
 
+#: The date of all that is packed, in seconds since 1970: the same sources give the same file.
+EPOCH = "1767225600"
+
 #: Beyond this many bytes the cache drops what was not used for longest.
 CACHE_LIMIT = 20 * 10**9
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provisioning import commands
-from provisioning.config import REPO
+from provisioning.config import EPOCH, REPO
 from provisioning.kernel import module
 
 if sys.version_info >= (3, 11):
@@ -30,7 +30,6 @@ LIBRARIES = "usr/lib/python3/dist-packages"
 
 #: Every member of an archive has this date, so that the same sources give the same file.
 DATE = (2026, 1, 1, 0, 0, 0)
-EPOCH = "1767225600"
 
 MAIN = "import sys\nfrom gs.cli import main\nsys.exit(main())\n"
 

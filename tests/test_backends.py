@@ -7,15 +7,14 @@ those that are tested, or is `all`; usually it is the one that the machine itsel
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
-from provisioning.errors import ProvisioningError
 from provisioning.kernel import versions
-from provisioning.vm.session import guest_run
 from tests.kernels import MODULE, chosen_series, cost_of, kernel_or_skip
-from tests.test_guest import report
+from tests.test_guest import PYTEST, run_and_report
 
 pytestmark = pytest.mark.guest
 
@@ -47,18 +46,13 @@ def test_the_contract(series: str, backend: str) -> None:
     if not versions.series(series).stock:
         pytest.skip(f"Debian has no kernel of {series}")
     kernel = kernel_or_skip(series, MODULE)
-    command = "python3 -m pytest -p no:cacheprovider -v --tb=short --import-mode=importlib"
-    command += " --junit-xml=/out/junit.xml -o junit_family=xunit1 tests/backends"
+    command = shlex.join([*PYTEST, "--import-mode=importlib", "tests/backends"])
     settings = f"GS_BACKENDS={backend}"
     settings += "".join(f" {name}={os.environ[name]}" for name in PASSED_ON if name in os.environ)
-    try:
-        result = guest_run(
-            kernel,
-            ["sh", "-c", f"{WAYS[backend]} && {settings} PYTHONPATH=. exec {command}"],
-            extra={"tests/backends": TESTS},
-            timeout=DEADLINE,
-            cost=cost_of(series, MODULE),
-        )
-    except ProvisioningError as error:
-        pytest.fail(str(error), pytrace=False)
-    report(result)
+    run_and_report(
+        kernel,
+        ["sh", "-c", f"{WAYS[backend]} && {settings} PYTHONPATH=. exec {command}"],
+        extra={"tests/backends": TESTS},
+        timeout=DEADLINE,
+        cost=cost_of(series, MODULE),
+    )

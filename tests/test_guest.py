@@ -12,9 +12,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,13 @@ DEADLINE = 1500.0
 #: Of what there may be many in a file, and seconds for each of them: the loads of the module take
 #: 2 to 4, emulated.
 MANY = {"test_module.py": ("GS_CYCLES", 10.0), "test_exporter.py": ("GS_EXPORTED", 0.2)}
+
+
+#: In a guest: what became of each test comes back as XML.
+PYTEST = (
+    *("python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short"),
+    *("--junit-xml=/out/junit.xml", "-o", "junit_family=xunit1"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,19 +94,22 @@ def run(series: str, flavour: str, file: str) -> None:
     values = {name: os.environ.get(name, usual) for name, usual in PASSED_ON.items()}
     many, each = MANY.get(file, ("", 0.0))
     command = ["env", *(f"{name}={value}" for name, value in values.items() if value)]
-    command += ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short"]
-    command += ["--junit-xml=/out/junit.xml", "-o", "junit_family=xunit1", f"tests/guest/{file}"]
+    run_and_report(
+        kernel,
+        [*command, *PYTEST, f"tests/guest/{file}"],
+        memory_mb=MEMORY.get(file, 512),
+        nodes=NODES.get(file, 1),
+        timeout=DEADLINE + each * int(values.get(many) or 0),
+        swap_mb=128,
+        extra={**_module(kernel), **exporter_library()},
+        cost=cost_of(series, flavour),
+    )
+
+
+def run_and_report(kernel: Path, command: Sequence[str], **how: Any) -> None:
+    """Run :data:`PYTEST` in a machine (see guest_run), and report what it said."""
     try:
-        result = guest_run(
-            kernel,
-            command,
-            memory_mb=MEMORY.get(file, 512),
-            nodes=NODES.get(file, 1),
-            timeout=DEADLINE + each * int(values.get(many) or 0),
-            swap_mb=128,
-            extra={**_module(kernel), **exporter_library()},
-            cost=cost_of(series, flavour),
-        )
+        result = guest_run(kernel, command, **how)
     except ProvisioningError as error:
         pytest.fail(str(error), pytrace=False)
     report(result)

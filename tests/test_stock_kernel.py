@@ -8,11 +8,9 @@ import shlex
 
 import pytest
 
-from provisioning.errors import ProvisioningError
 from provisioning.kernel import versions
-from provisioning.vm.session import guest_run
 from tests.kernels import MODULE, chosen_series, cost_of, kernel_or_skip
-from tests.test_guest import exporter_library, report
+from tests.test_guest import PYTEST, exporter_library, run_and_report
 
 pytestmark = pytest.mark.guest
 
@@ -39,18 +37,13 @@ def test_a_stock_kernel(series: str) -> None:
     if not versions.series(series).stock:
         pytest.skip(f"Debian has no kernel of {series}")
     kernel = kernel_or_skip(series, MODULE)
-    command = "python3 -m pytest -p no:cacheprovider -v --tb=short"
-    command += f" --junit-xml=/out/junit.xml -o junit_family=xunit1 {shlex.join(CHOSEN)}"
     settings = f"GS_CGROUP={os.environ.get('GS_CGROUP', '')}"
-    try:
-        result = guest_run(
-            kernel,
-            ["sh", "-c", f"rmmod gs_oom && {settings} exec {command}"],
-            extra=exporter_library(),
-            memory_mb=640,
-            timeout=DEADLINE,
-            cost=cost_of(series, MODULE),
-        )
-    except ProvisioningError as error:
-        pytest.fail(str(error), pytrace=False)
-    report(result)
+    command = shlex.join([*PYTEST, *CHOSEN])
+    run_and_report(
+        kernel,
+        ["sh", "-c", f"rmmod gs_oom && {settings} exec {command}"],
+        extra=exporter_library(),
+        memory_mb=640,
+        timeout=DEADLINE,
+        cost=cost_of(series, MODULE),
+    )

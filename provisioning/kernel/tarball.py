@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from provisioning import cache, commands
+from provisioning.config import EPOCH
 from provisioning.kernel.build import KernelPackages
 
 #: Of the package, what lies here is the kernel. The directories themselves are left out: where /lib
@@ -13,7 +14,7 @@ from provisioning.kernel.build import KernelPackages
 _PLACES = ("boot", "lib/modules")
 
 #: The same kernel gives the same bytes.
-_ALWAYS_THE_SAME = ("--sort=name", "--mtime=@1767225600", "--owner=0", "--group=0")
+_ALWAYS_THE_SAME = ("--sort=name", f"--mtime=@{EPOCH}", "--owner=0", "--group=0")
 
 
 def write(kernel: KernelPackages, folder: Path) -> Path:
