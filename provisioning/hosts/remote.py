@@ -53,8 +53,8 @@ SUDO_ASKS = ("sudo", "-S", "-p", "", "--")
 #: Bytes of the output that a failure quotes.
 _QUOTED = 2000
 
-#: Bytes that are under way to a host at once. With more of them sshd's buffer grows, and growing it
-#: takes sshd longer than all the rest of a copy.
+#: Bytes that are under way to a host at once. With more of them sshd's buffer grows, which took it
+#: 105 ms of a processor for a file of 3 MB; all the rest of the copy, here and there, takes 136.
 _BURST = 1 << 20
 
 _GLOBAL_KEYS = "/etc/ssh/ssh_known_hosts"
