@@ -19,15 +19,18 @@ else say root no; fi
 # shellcheck disable=SC1091
 ( . /etc/os-release 2>/dev/null; say os_name "${PRETTY_NAME:-unknown}" )
 say machine "$(uname -m)"
-say release "$(uname -r)"
+release=$(uname -r)
+say release "$release"
 say processors "$(getconf _NPROCESSORS_ONLN)"
-say memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
-say swap_kb "$(awk '/^SwapTotal:/ { print $2 }' /proc/meminfo)"
+while read -r key kb _; do
+  case $key in MemTotal:) say memory_kb "$kb" ;; SwapTotal:) say swap_kb "$kb" ;; esac
+done </proc/meminfo
 say clock "$(date +%s)"
 say init "$(first /proc/1/comm)"
-say container "$(systemd-detect-virt --container 2>/dev/null | grep -vx none)"
+container=$(systemd-detect-virt --container 2>/dev/null)
+say container "${container#none}"
 
-free_kb() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
+free_kb() { df -Pk "$1" 2>/dev/null | { read -r _ && read -r _ _ _ free _ && printf %s "$free"; }; }
 say root_free_kb "$(free_kb /)"
 say boot_free_kb "$(free_kb /boot)"
 say home_free_kb "$(free_kb "$HOME")"
@@ -49,15 +52,18 @@ for file in /sys/firmware/efi/efivars/SecureBoot-*; do
 done
 if [ -d /sys/firmware/efi ]; then say firmware efi; else say firmware bios; fi
 
-[ -e "/lib/modules/$(uname -r)/build/Makefile" ] && say headers yes
+[ -e "/lib/modules/$release/build/Makefile" ] && say headers yes
 [ -d "${XDG_CACHE_HOME:-$HOME/.cache}/gs-oom/build/kernel-source" ] && say built_before yes
-say python "$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
-say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2)"
+python=$(/usr/bin/python3 -V 2>/dev/null)
+say python "${python#Python }"
+libc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
+say libc "${libc#glibc }"
 command -v dkms >/dev/null 2>&1 && say dkms yes
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then say cgroup 2
 elif [ -d /sys/fs/cgroup/memory ]; then say cgroup 1; fi
-for unit in systemd-oomd earlyoom nohang nohang-desktop; do
-  systemctl is-active --quiet "$unit" 2>/dev/null && say killer "$unit"
+set -- systemd-oomd earlyoom nohang nohang-desktop
+systemctl is-active "$@" 2>/dev/null | for unit; do
+  read -r state && [ "$state" = active ] && say killer "$unit"
 done
 # What boot.sh has written down.
 sed -n 's/^release=/kernel_before=/p' /var/lib/gs-oom/boot-before 2>/dev/null

@@ -3,6 +3,8 @@ none is sent twice; the work of a build; and the mark of what was installed."""
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,12 @@ CLEARING = 1800.0
 
 _MARK = "installed"
 
+#: Makes the directory and one for each file; says where it is, and what each file there contains.
+_LOOK = f"""\
+mkdir -p -m 700 "{FOLDER}" && cd "{FOLDER}" && pwd && for file; do
+  mkdir -p "${{file%/*}}" && sha256sum <"$file" 2>/dev/null || echo none
+done"""
+
 
 def folder(remote: Remote) -> Path:
     """The directory, which is there then, and nobody else's."""
@@ -25,21 +33,33 @@ def folder(remote: Remote) -> Path:
 
 def named(file: Path) -> Path:
     """Where a file lies in it, by its content."""
-    return Path(cache.hash_file(file)[:16]) / file.name
+    return Path(_hash(file)[:16]) / file.name
 
 
 def upload(remote: Remote, files: Sequence[Path]) -> list[Path]:
     """The files' places there; what is there already is not sent again."""
-    into = folder(remote)
-    return [_upload(remote, file, into / named(file)) for file in files]
-
-
-def _upload(remote: Remote, local: Path, there: Path) -> Path:
-    words = ["sh", "-c", 'mkdir -p "${1%/*}"; sha256sum <"$1" 2>/dev/null || true', "sh"]
-    known = remote.run([*words, str(there)]).stdout
-    if known.split()[:1] != [cache.hash_file(local)]:
-        remote.put(local, there)
+    places = [named(file) for file in files]
+    into, *known = _shell(remote, _LOOK, *map(str, places)).splitlines()
+    there = [Path(into, place) for place in places]
+    for file, path, content in zip(files, there, known, strict=True):
+        if content.split()[0] != _hash(file):
+            remote.put(file, path)
     return there
+
+
+def _hash(file: Path) -> str:
+    """Of its content, which is read once for all hosts."""
+    status = file.stat()
+    with _HASHING:
+        return _hash_once(file, status.st_size, status.st_mtime_ns)
+
+
+_HASHING = threading.Lock()
+
+
+@functools.cache
+def _hash_once(file: Path, _size: int, _mtime_ns: int) -> str:
+    return cache.hash_file(file)
 
 
 def mark(remote: Remote, debs: Sequence[Path]) -> None:
@@ -66,5 +86,5 @@ def _marked(debs: Sequence[Path]) -> str:
     return " ".join(sorted(str(named(deb)) for deb in debs))
 
 
-def _shell(remote: Remote, script: str) -> str:
-    return remote.run(["sh", "-c", script]).stdout.strip()
+def _shell(remote: Remote, script: str, *arguments: str) -> str:
+    return remote.run(["sh", "-c", script, "sh", *arguments]).stdout.strip()
