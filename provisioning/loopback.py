@@ -1,26 +1,36 @@
-"""The benchmark's hosts: one, and several at once, are looked at and sent a kernel over ssh."""
+"""The benchmark's hosts: one, and several at once, are looked at and sent a kernel over ssh.
+
+Each is an sshd in a root file system of its own on this machine. Real hosts have processors of
+their own; so that these do not wait for each other's, each has a part of one, and no more when it
+is alone: of two processors the hosts have one together, and the other one is ours.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from provisioning import cpugroup
 from provisioning.hosts import fanout, inventory, preflight, uploads
 from provisioning.hosts.remote import Remote
 from provisioning.vm import image, sshd
 
 #: So many hosts at once, in turn.
-COUNTS = (1, len(sshd.USERS))
+COUNTS = (1, 4)
+
+#: Of a processor for each host; None: all of them, shared with the other hosts and with us.
+PARTS = (1 / COUNTS[-1], None)
 
 _SSH_CONFIG = """\
-Host *
+Host {name}
   HostName 127.0.0.1
   Port {port}
+  User root
   IdentityFile {key}
   IdentitiesOnly yes
   UserKnownHostsFile {known_hosts}
@@ -29,21 +39,29 @@ Host *
 
 
 def measure(kernel: Path, trials: int) -> list[dict[str, Any]]:
-    """A row for each trial: how many hosts, and nanoseconds until the last of them had it all."""
-    with (
-        tempfile.TemporaryDirectory(prefix="gs-hosts-") as name,
-        sshd.serving(Path(name) / "sshd") as server,
-        _known(server, Path(name)),
-    ):
-        _once(COUNTS[-1], kernel)  # what is read for the first time takes longer
-        return [
-            {"hosts": count, "ns": _once(count, kernel)} for _ in range(trials) for count in COUNTS
-        ]
+    """A row for each trial: how many hosts, with which part of a processor each, and nanoseconds
+    until the last of them had it all."""
+    with tempfile.TemporaryDirectory(prefix="gs-hosts-") as name, ExitStack() as stack:
+        groups, servers = [], []
+        for number in range(COUNTS[-1]):
+            groups.append(stack.enter_context(cpugroup.made(f"gs-bench-{number}")))
+            folder, before = Path(name, f"{number}"), groups[-1].before
+            servers.append(stack.enter_context(sshd.serving(folder, before=before)))
+        names = stack.enter_context(_known(servers, Path(name)))
+        rows = []
+        for part in PARTS:
+            for group in groups:
+                group.limit(part)
+            _once(names, kernel)  # what is read for the first time takes longer
+            rows += [
+                {"hosts": count, "part": part, "ns": _once(names[:count], kernel)}
+                for _ in range(trials)
+                for count in COUNTS
+            ]
+        return rows
 
 
-def _once(count: int, kernel: Path) -> int:
-    hosts = inventory.chosen([f"{user}@gs-{user}" for user in sshd.USERS[:count]])
-
+def _once(names: Sequence[str], kernel: Path) -> int:
     def work(remote: Remote) -> int:
         preflight.gather(remote)
         uploads.upload(remote, [kernel])
@@ -52,7 +70,7 @@ def _once(count: int, kernel: Path) -> int:
         return done
 
     began = time.monotonic_ns()
-    outcomes = fanout.on_each(hosts, work, "sending a kernel")
+    outcomes = fanout.on_each(inventory.chosen(names), work, "sending a kernel")
     for outcome in outcomes:
         if outcome.error:
             raise outcome.error
@@ -60,15 +78,21 @@ def _once(count: int, kernel: Path) -> int:
 
 
 @contextmanager
-def _known(server: sshd.Sshd, folder: Path) -> Iterator[None]:
-    """For the length of the block any name of a host is this server's, and no others are known."""
+def _known(servers: Sequence[sshd.Sshd], folder: Path) -> Iterator[list[str]]:
+    """Their names, by which they and no others are known for the length of the block."""
     known, file = folder / "known_hosts", folder / "ssh_config"
-    known.write_text(server.known_host)
-    file.write_text(_SSH_CONFIG.format(port=server.port, key=image.ssh_key(), known_hosts=known))
+    known.write_text("".join(server.known_host for server in servers))
+    names = [f"gs-bench-{number}" for number in range(len(servers))]
+    file.write_text(
+        "".join(
+            _SSH_CONFIG.format(name=name, port=server.port, key=image.ssh_key(), known_hosts=known)
+            for name, server in zip(names, servers, strict=True)
+        )
+    )
     before = os.environ.get("GS_SSH_CONFIG")
     os.environ["GS_SSH_CONFIG"] = str(file)
     try:
-        yield
+        yield names
     finally:
         del os.environ["GS_SSH_CONFIG"]
         if before is not None:

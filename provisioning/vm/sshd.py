@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +52,18 @@ class Sshd:
 
 
 @contextmanager
-def serving(folder: Path, password: str = "") -> Iterator[Sshd]:
+def serving(
+    folder: Path, password: str = "", before: Sequence[commands.Word] = ()
+) -> Iterator[Sshd]:
     """For the length of the block; ``folder`` is a directory of its own, ``password`` what sudo
-    wants to know of gs-asked."""
+    wants to know of gs-asked, ``before`` what is put before the command that starts it."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = qemu.free_port(), folder / "sshd.log"
     with rootfs.unpacked(folder / "root", "bookworm", PACKAGES) as root:
         shutil.copy(image.ssh_key().with_suffix(".pub"), root / "key.pub")
         words = rootfs.within(root, "sh", "-c", SCRIPT.format(port=port, password=password))
         with log.open("wb") as sink:
-            process = commands.spawn(words, stdout=sink)
+            process = commands.spawn([*before, *words], stdout=sink)
         try:
             _wait_for(port, log)
             yield Sshd(root, port)

@@ -316,12 +316,14 @@ def test_a_backend_tells_of_the_trials_that_it_lost() -> None:
 
 def test_four_hosts_are_held_against_one() -> None:
     rows = [
-        {"hosts": count, "ns": ns * 1_000_000}
+        {"hosts": count, "part": part, "ns": ns * times * 1_000_000}
+        for part, times in ((0.25, 2), (None, 1))
         for count, ns in ((1, 400), (4, 500), (1, 420), (4, 510))
     ]
-    one, four, ratio = figures.hosts_at_once(rows)
-    assert (one.value, four.value) == (410, 505) and ratio.met
-    assert ratio.title == "4 at once / 1" and 1.2 < ratio.value < 1.25
+    one, four, ratio, *shared = figures.hosts_at_once(rows)
+    assert (one.value, four.value) == (820, 1010) and ratio.met
+    assert ratio.title == "0.25 of a processor each: 4 at once / 1" and 1.2 < ratio.value < 1.25
+    assert [figure.value for figure in shared[:2]] == [410, 505] and shared[2].goal is None
 
 
 def test_a_module_that_is_slower_or_loses_a_trial_misses_the_goal() -> None:

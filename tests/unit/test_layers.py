@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "log", "config"),
     ("progress",),
     ("commands", "cache"),
-    ("arch", "rootfs"),
+    ("arch", "rootfs", "cpugroup"),
     ("kernel", "hosts", "vm"),
     ("frontend", "care", "testing", "lint", "package", "program", "bench", "results")
     + ("fleet", "builder", "placement", "loopback"),
