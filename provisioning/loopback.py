@@ -18,24 +18,13 @@ from typing import Any
 from provisioning import cpugroup
 from provisioning.hosts import fanout, inventory, preflight, uploads
 from provisioning.hosts.remote import Remote
-from provisioning.vm import image, sshd
+from provisioning.vm import ssh_config, sshd
 
 #: So many hosts at once, in turn.
 COUNTS = (1, 4)
 
 #: Of a processor for each host; None: all of them, shared with the other hosts and with us.
 PARTS = (1 / COUNTS[-1], None)
-
-_SSH_CONFIG = """\
-Host {name}
-  HostName 127.0.0.1
-  Port {port}
-  User root
-  IdentityFile {key}
-  IdentitiesOnly yes
-  UserKnownHostsFile {known_hosts}
-  GlobalKnownHostsFile /dev/null
-"""
 
 
 def measure(kernel: Path, trials: int) -> list[dict[str, Any]]:
@@ -82,17 +71,12 @@ def _known(servers: Sequence[sshd.Sshd], folder: Path) -> Iterator[list[str]]:
     """Their names, by which they and no others are known for the length of the block."""
     known, file = folder / "known_hosts", folder / "ssh_config"
     known.write_text("".join(server.known_host for server in servers))
-    names = [f"gs-bench-{number}" for number in range(len(servers))]
-    file.write_text(
-        "".join(
-            _SSH_CONFIG.format(name=name, port=server.port, key=image.ssh_key(), known_hosts=known)
-            for name, server in zip(names, servers, strict=True)
-        )
-    )
+    hosts = {f"gs-bench-{number}": server.port for number, server in enumerate(servers)}
+    file.write_text("".join(ssh_config.host(name, port, known) for name, port in hosts.items()))
     before = os.environ.get("GS_SSH_CONFIG")
     os.environ["GS_SSH_CONFIG"] = str(file)
     try:
-        yield names
+        yield list(hosts)
     finally:
         del os.environ["GS_SSH_CONFIG"]
         if before is not None:

@@ -19,7 +19,7 @@ from provisioning import cache, commands, config
 from provisioning.errors import CommandTimedOut, HostFailed, UsageError, VMLost
 from provisioning.kernel.versions import USUAL, Cost
 from provisioning.progress import note, step
-from provisioning.vm import disk, image, payload, qemu
+from provisioning.vm import disk, image, payload, qemu, ssh_config
 
 DEFAULT_NAME = "default"
 
@@ -287,24 +287,9 @@ def _write_state(machine: Machine) -> None:
 
 
 def _write_ssh_config(folder: Path, name: str, port: int, host_key: str) -> None:
-    """Strict about the host key: we made the image and know it."""
-    kind, key = host_key.split()[:2]
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
-    lines = [
-        f"Host {name}",
-        "  HostName 127.0.0.1",
-        f"  Port {port}",
-        "  User root",
-        f"  IdentityFile {image.ssh_key()}",
-        "  IdentitiesOnly yes",
-        f"  UserKnownHostsFile {folder / 'known_hosts'}",
-        "  GlobalKnownHostsFile /dev/null",
-        "  StrictHostKeyChecking yes",
-        "  PasswordAuthentication no",
-        "  ConnectTimeout 20",
-        "  LogLevel ERROR",
-    ]
-    (folder / "ssh_config").write_text("\n".join(lines) + "\n")
+    known_hosts = folder / "known_hosts"
+    known_hosts.write_text(ssh_config.known_host(port, host_key))
+    (folder / "ssh_config").write_text(ssh_config.host(name, port, known_hosts))
 
 
 def _kill(machine: Machine) -> None:

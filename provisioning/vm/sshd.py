@@ -13,7 +13,7 @@ from pathlib import Path
 
 from provisioning import commands, rootfs
 from provisioning.errors import HostFailed
-from provisioning.vm import image, qemu
+from provisioning.vm import image, qemu, ssh_config
 
 PACKAGES = ("openssh-server", "procps", "sudo")
 
@@ -47,8 +47,8 @@ class Sshd:
     @property
     def known_host(self) -> str:
         """Its line of known_hosts."""
-        key = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
-        return f"[127.0.0.1]:{self.port} {' '.join(key)}\n"
+        key = self.root / "etc/ssh/ssh_host_ed25519_key.pub"
+        return ssh_config.known_host(self.port, key.read_text())
 
 
 @contextmanager

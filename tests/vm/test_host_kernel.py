@@ -22,7 +22,7 @@ import pytest
 
 from provisioning import commands, config
 from provisioning.errors import ProvisioningError
-from provisioning.vm import image, machines, sshd
+from provisioning.vm import image, machines, ssh_config, sshd
 from tests.kernels import chosen_series, sources_of
 from tests.vm.fleet import Fleet, open_to_all, state_of, stock_disk
 
@@ -139,19 +139,6 @@ def test_there_and_back(pair: tuple[Target, Target]) -> None:
     assert (good.state(), bad.state()) == before
 
 
-#: By whom the builder is known, besides the target.
-BUILDER = """\
-Host {name}
-  HostName 127.0.0.1
-  Port {port}
-  User gs-admin
-  IdentityFile {key}
-  IdentitiesOnly yes
-  UserKnownHostsFile {known_hosts}
-  GlobalKnownHostsFile /dev/null
-"""
-
-
 @pytest.fixture
 def builder(target: Target, tmp_path: Path) -> Iterator[tuple[Target, sshd.Sshd, str]]:
     """The target; and a machine that has nothing yet of what building a kernel takes, and its name,
@@ -160,7 +147,7 @@ def builder(target: Target, tmp_path: Path) -> Iterator[tuple[Target, sshd.Sshd,
     with sshd.serving(tmp_path / "builder") as server:
         known, both = tmp_path / "known_hosts", tmp_path / "ssh_config"
         known.write_text(server.known_host)
-        own = BUILDER.format(name=name, port=server.port, key=image.ssh_key(), known_hosts=known)
+        own = ssh_config.host(name, server.port, known, user="gs-admin")
         both.write_text(target.machine.ssh_config.read_text() + own)
         environment = {**target.fleet.environment, "GS_SSH_CONFIG": str(both)}
         yield replace(target, fleet=replace(target.fleet, environment=environment)), server, name
