@@ -85,18 +85,19 @@ def gather(remote: Remote) -> Facts:
 
 
 def parse(text: str, asked: float) -> Facts:
-    """The lines key=value; others are a shell's greetings."""
+    """The lines key=value; others are a shell's greetings, the values of ``greeting``."""
     values: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         key, equals, value = line.partition("=")
-        if equals and key.replace("_", "").isalnum():
-            values[key] = (*values.get(key, ()), value.strip())
+        if not (equals and key.replace("_", "").isalnum()):
+            key, value = "greeting", line
+        values[key] = (*values.get(key, ()), value.strip())
     return Facts(values, asked)
 
 
 def judge(facts: Facts, checks: Sequence[Check]) -> list[Finding]:
     """What is in the way (bad), what should be known, and what is well."""
-    return [finding for check in checks for finding in check(facts)]
+    return [finding for check in dict.fromkeys(checks) for finding in check(facts)]
 
 
 def expect(remote: Remote, checks: Sequence[Check]) -> Facts:
@@ -123,6 +124,13 @@ def _system(facts: Facts) -> Iterator[Finding]:
                       f"there are {X86_64.name} and {ARM64.name}")  # fmt: skip
     if facts.attachment:
         yield Finding("kernel", NOTE, f"gs is in this kernel already ({facts.attachment})")
+
+
+def _shell(facts: Facts) -> Iterator[Finding]:
+    """What it adds would be taken for the answer of whatever is run there."""
+    if said := facts.one("greeting"):
+        yield Finding("shell", BAD, f"its shell says something with every command: {said!r}",
+                      "have ~/.bashrc say nothing where $PS1 is not set")  # fmt: skip
 
 
 def _installs(facts: Facts) -> Iterator[Finding]:
@@ -263,15 +271,15 @@ def _clock(facts: Facts) -> Iterator[Finding]:
         yield Finding("clock", WARNING, f"its clock is off by {off:.0f} s", "set it, with NTP")
 
 
-_COMMON: tuple[Check, ...] = (_system, _installs, _rights, _memory, _cgroups, _clock)
+_COMMON: tuple[Check, ...] = (_system, _shell, _installs, _rights, _memory, _cgroups, _clock)
 
 #: What is looked at before a kernel or the module is installed, and where a kernel is to be built.
 FOR_KERNEL = (*_COMMON, _loader, _space)
 FOR_MODULE = (*_COMMON, _headers)
-FOR_BUILD = (_building,)
+FOR_BUILD = (_shell, _building)
 
 #: Where nothing is to be installed: what a kernel is for.
-FOR_TARBALL: tuple[Check, ...] = (_system,)
+FOR_TARBALL: tuple[Check, ...] = (_system, _shell)
 
 #: Before a kernel is installed that was built here.
 BUILT_HERE = (_headers_of_ours,)

@@ -65,7 +65,6 @@ def test_the_command_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
 
 #: A machine as it should be.
 FACTS = """\
-Welcome to this machine, it has a=b of everything!
 user=admin
 root=sudo
 os_name=Debian GNU/Linux 12 (bookworm)
@@ -111,6 +110,7 @@ def test_nothing_is_in_the_way() -> None:
     ("line", "check", "level", "says"),
     [
         ("root=no", "rights", BAD, "admin cannot become root"),
+        ("Welcome to this machine, it has a=b!", "shell", BAD, "with every command: 'Welcome to"),
         ("container=lxc", "system", BAD, "a container (lxc)"),
         ("machine=riscv64", "system", BAD, "no kernel of ours"),
         ("packages=rpm", "system", BAD, "does not install Debian packages"),
@@ -157,6 +157,11 @@ def test_what_is_in_the_way_of_a_build_there(line: str) -> None:
 def test_what_a_module_needs(line: str, level: str, says: str) -> None:
     found = [f for f in judged(f"{FACTS}{line}\n", preflight.FOR_MODULE) if f.check == "module"]
     assert found[0].level == level and says in found[0].text
+
+
+def test_what_is_asked_twice_is_said_once() -> None:
+    found = judged("hello\n" + FACTS, BUILT_THERE)
+    assert [f.check for f in found if f.level == BAD] == ["shell"]
 
 
 def test_headers_for_an_older_library() -> None:

@@ -156,6 +156,18 @@ def test_what_would_be_done(fleet: Fleet) -> None:
     assert "rights" in bad["plain"]
 
 
+def test_a_shell_that_greets(fleet: Fleet) -> None:
+    """With every command: what it says would be taken for the command's answer."""
+    ssh = ["ssh", "-F", fleet.environment["GS_SSH_CONFIG"], "one"]
+    subprocess.run([*ssh, "cp .bashrc kept; sed -i '1i echo Welcome' .bashrc"], check=True)
+    try:
+        done = fleet.invoke("build-kernel", "--dry-run", "--kernel", "6.1", "--host", "one")
+    finally:
+        subprocess.run([*ssh, "mv kept .bashrc"], check=True)
+    assert done.returncode == 3
+    assert "its shell says something with every command: 'Welcome'" in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize(
     ("host", "password", "says"),
     [
