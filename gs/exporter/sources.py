@@ -108,7 +108,8 @@ class Log:
     @classmethod
     def open(cls, position: dict[str, Any] | None) -> Log:
         """OSError if it cannot be read."""
-        return cls(KernelLog(seq=None if position is None else position["seq"]), position)
+        known = position or {}
+        return cls(KernelLog(seq=known.get("seq"), state=known.get("reports")), position)
 
     @property
     def position(self) -> dict[str, Any] | None:
@@ -119,6 +120,7 @@ class Log:
             "seq": self._log.seq,
             "accounted": self._accounted,
             "groups": self._groups.state,
+            "reports": self._log.state,
         }
 
     def fileno(self) -> int:
@@ -140,8 +142,10 @@ class Log:
             for event in self._log:
                 if self._accounted is not None:
                     self._accounted += 1
-                self._groups.tell(event.get("memcg"))
-                yield _with_limits(event)
+                # A member of a group that was killed may have been in one below.
+                self._groups.tell(None if event.get("group") else event.get("memcg"))
+                if event.event == "kill":
+                    yield _with_limits(event)
             now = kills_of_machine()
             if now == before:
                 break  # else one may have been counted whose line was not there yet

@@ -176,6 +176,51 @@ def test_a_kill_without_summary(line: str, wanted: tuple[str, int | None, int | 
     assert (told["comm"], told["anon_kb"], told["memcg"]) == ("tail", 20352, None)
 
 
+RECORDED = Path(__file__).parent / "data" / "oomlogs" / "recorded"
+
+#: Who was chosen, and those that were killed with it.
+CROWD = [80, 77, 78, 79]
+
+
+@pytest.mark.parametrize("cut", [0, 100, 521, 522, 523, 524, 525, 526])
+def test_members_of_a_group_are_killed_with_the_chosen_one(tmp_path: Path, cut: int) -> None:
+    """All are in the group, and nobody is counted twice, though the kernel kills the chosen one
+    again; also by a reader that begins anew behind one of the lines."""
+    path = RECORDED / "6.1.192-group.log"
+    whole = path.read_text().splitlines(keepends=True)
+    first = tmp_path / "log"
+    first.write_text("".join(line for line in whole if int(line.split(",")[1]) <= cut))
+    before = KernelLog(str(first))
+    told = list(before)
+    state = json.loads(json.dumps(before.state))
+    after = KernelLog(str(path), before.seq, state)
+    told += after
+    before.close()
+    after.close()
+    assert [one.pid for one in told if one.event == "kill"] == CROWD
+    assert [one.pid for one in told if one.event == "again"] == [80]
+    places = {(one["constraint"], one["memcg"], one["limit_memcg"]) for one in told}
+    assert places == {("memcg", "/gs-test-7", "/gs-test-7")}
+    assert [one.get("group", 0) for one in told] == [0, 1, 1, 1, 0]
+    assert after.place_of(79) == (None if cut == 526 else "/gs-test-7")
+
+
+def test_who_is_killed_later_is_no_member() -> None:
+    """The kernel leaves summaries out where there are many; then nothing is said of the place."""
+    group = "Tasks in /a are going to be killed due to memory.oom.group set"
+    other = KILLED.replace("27260", "27261")
+    for after, place in ((900_000, "/a"), (1_100_000, None)):
+        reports = Reports()
+        reports.feed(SUMMARY)
+        reports.feed(KILLED, 5_000_000)
+        reports.feed(group, 5_000_000)
+        told = reports.feed(other, 5_000_000 + after)
+        assert told is not None and told["memcg"] == place
+        reports.feed(SUMMARY)
+        told = reports.feed(KILLED, 5_000_000 + after)
+        assert told is not None and (told["event"], told.get("group")) == ("kill", None)
+
+
 def test_a_name_that_looks_like_a_report() -> None:
     comm = "x) total-vm:9kB"
     line = f"Out of memory: Killed process 3 ({comm}) total-vm:1kB, anon-rss:2kB, file-rss:3kB"
