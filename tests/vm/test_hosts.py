@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.hosts.remote import connection_to
 from provisioning.vm import image, machines, qemu, sshd
 from tests.vm.fleet import PASSWORD, Fleet, open_to_all, state_of, stock_disk
 
@@ -112,6 +113,15 @@ def test_where_hosts_stand(fleet: Fleet) -> None:
 def test_by_way_of_another(fleet: Fleet) -> None:
     done = fleet.invoke("status", "--host", "behind")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["one", "behind"])
+def test_small_packets_go_at_once(fleet: Fleet, name: str) -> None:
+    """To the host that is connected to directly, which may be a jump host."""
+    with connection_to(name, fleet.environment["GS_SSH_CONFIG"]) as connection:
+        connection.open()
+        direct = connection.gateway or connection
+        assert direct.transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 WHY = {
