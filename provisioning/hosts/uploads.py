@@ -22,7 +22,7 @@ _MARK = "installed"
 #: Makes the directory and one for each file; says where it is, and what each file there contains.
 _LOOK = f"""\
 mkdir -p -m 700 "{FOLDER}" && cd "{FOLDER}" && pwd && for file; do
-  mkdir -p "${{file%/*}}" && sha256sum <"$file" 2>/dev/null || echo none
+  mkdir -p "${{file%/*}}" && sha256sum 2>/dev/null <"$file" || echo none
 done"""
 
 
