@@ -18,20 +18,23 @@ from ..oomlog.lines import Line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterator, Optional, Tuple, TypeVar
+    from typing import Any, Iterator, Optional, Sequence, Tuple, TypeVar
 
     from ..procfile import Value
 
     #: What a summary says of the chosen one: its constraint, the cgroup whose limit was reached,
-    #: and its own one.
+    #: and its own one; all None where there was no summary.
     Place = Tuple[Optional[str], Optional[str], Optional[str]]
 
     T = TypeVar("T")
 
 _RECORD = 8192  # the most that the kernel gives at once: CONSOLE_EXT_LOG_MAX
 _KEPT_PLACES = 256
-#: Microseconds between two members of a cgroup that is killed, at most; a slow console takes some.
-_TOGETHER = 1_000_000
+#: The kernel leaves summaries out when it has printed so many within 5 s (oom_rs in mm/oom_kill.c);
+#: in microseconds, and a little more.
+_BURST, _INTERVAL = 10, 6_000_000
+
+_NOWHERE: Place = (None, None, None)
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -82,6 +85,10 @@ class KernelLog:
                 if event is not None:
                     yield event
 
+    def _tell_gap(self, microseconds: int) -> None:
+        self.gap = True
+        self._reports.forget(microseconds)
+
     def _take(self, record: bytes) -> OomEvent | None:
         """Documentation/ABI/testing/dev-kmsg: "prefix,seq,microseconds,flags;text"."""
         head, _, text = record.partition(b";")
@@ -90,7 +97,8 @@ class KernelLog:
         if self.seq is not None:
             if seq <= self.seq:
                 return None
-            self.gap = self.gap or seq > self.seq + 1
+            if seq > self.seq + 1:
+                self._tell_gap(microseconds)
         self.seq = seq
         if prefix >> 3:
             return None  # somebody else's than the kernel's; it sees to that
@@ -102,30 +110,36 @@ class KernelLog:
 
 
 class Reports:
-    """Puts the lines of a kill together. ``places``: of the last victims, by process number, the
-    cgroup they were in. ``state``: what :attr:`state` was before."""
+    """Puts the lines of a kill together, whose times are in microseconds. ``places``: of the last
+    victims, by process number, the cgroup they were in. ``state``: what :attr:`state` was before.
+
+    All lines of an OOM stand together, for it holds oom_lock: the summary, the kill of the chosen
+    one, that its group is killed as a whole, and the kills of the members. Without a summary
+    between them, who is killed next is a member, unless summaries are being left out.
+    """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         known = state or {}
         self.places: dict[int, str] = {}
-        self._summaries: dict[int, Place] = {
-            pid: tuple(place) for pid, place in known.get("summaries", ())
-        }
-        #: The last one that was chosen, and those that are killed with it.
-        self._together = _Together(**known["together"]) if known.get("together") else None
+        self._choice = _Choice(**known["choice"]) if known.get("choice") else None
+        #: When there were summaries lately.
+        self._summaries: list[int] = known.get("summaries", [])
 
     @property
     def state(self) -> dict[str, Any]:
         """For the next time: a kill may be told in part."""
-        together = self._together
+        choice = self._choice
         return {
-            "summaries": list(self._summaries.items()),
-            "together": None if together is None else together.__dict__,
+            "choice": None if choice is None else choice.__dict__,
+            "summaries": self._summaries,
         }
 
+    def forget(self, microseconds: int) -> None:
+        """Lines are missing that came before this one."""
+        self._choice, self._summaries = None, [microseconds] * _BURST
+
     def feed(self, line: str, microseconds: int = 0) -> dict[str, Value] | None:
-        """The record of a kill when the line, of this time, ends one, with what the kernel log can
-        tell of it.
+        """The record of a kill when the line ends one, with what the kernel log can tell of it.
 
         ``memcg`` is the victim's cgroup, ``limit_memcg`` the one whose limit was reached. Where
         ``group`` is 1 it was killed with the chosen one, and ``memcg`` is the cgroup that both are
@@ -136,51 +150,66 @@ class Reports:
         if match is None or kind not in ("summary", "killed", "group"):
             return None
         if kind == "group":
-            if self._together is not None:
-                self._together.begin(match[1], microseconds)
+            self._begin_group(match[1])
             return None
         report = Report(Line(line, None, "", ""))
         telling.tell(kind, match, report)
         if kind == "killed":
             return self._killed(report, microseconds)
-        self._together = None
+        self._summaries = [*self._summaries, microseconds][-_BURST:]
+        self._choice = None
         if report.chosen_pid is not None and report.task_memcg is not None:
             _put(self.places, report.chosen_pid, report.task_memcg)
             place = (report.constraint, report.memcg, report.task_memcg)
-            _put(self._summaries, report.chosen_pid, place)
+            self._choice = _Choice(report.chosen_pid, place)
         return None
 
+    def _begin_group(self, path: str) -> None:
+        if self._choice is None:
+            self._choice = _Choice(None, _NOWHERE)
+        elif self._choice.path:  # of another OOM, whose summary was left out
+            self._choice = _Choice(self._choice.last, _NOWHERE, killed=True)
+        self._choice.path = path
+
     def _killed(self, report: Report, microseconds: int) -> dict[str, Value]:
-        pid, together = report.kills[0].pid, self._together
-        place = self._summaries.pop(pid, None)
-        if place is not None or together is None or not together.goes_on(microseconds):
-            self._together = _Together(pid, place or (None, None, None))
-            return _record("kill", report, self._together.place)
-        if pid == together.pid:
-            return _record("again", report, together.place)
-        constraint, limit, _ = together.place
-        _put(self.places, pid, together.path)
-        return {**_record("kill", report, (constraint, limit, together.path)), "group": 1}
+        pid, choice = report.kills[0].pid, self._choice
+        if choice is not None and choice.pid == pid:
+            event = "again" if choice.killed and choice.path else "kill"
+            choice.killed = True
+            return _record(event, report, choice.place)
+        if choice is None or not choice.path:
+            self._choice = _Choice(pid, _NOWHERE, killed=True)
+            return _record("kill", report, _NOWHERE)
+        choice.last = pid
+        if choice.place == _NOWHERE or self._may_be_left_out(microseconds):
+            return _record("kill", report, _NOWHERE)
+        _put(self.places, pid, choice.path)
+        constraint, limit, _ = choice.place
+        return {**_record("kill", report, (constraint, limit, choice.path)), "group": 1}
+
+    def _may_be_left_out(self, microseconds: int) -> bool:
+        """Whether there may be an OOM now without a summary."""
+        lately = [at for at in self._summaries if microseconds - at <= _INTERVAL]
+        return len(lately) >= _BURST
 
 
-class _Together:
-    """One that was chosen, and the cgroup ``path`` whose members the kernel says it kills then: one
-    after the other, and nobody else meanwhile. ``last``: when it said so last, in microseconds."""
+class _Choice:
+    """The process that was chosen last (None: nobody knows), whether it has been ``killed``, the
+    cgroup ``path`` whose members go with it, and the number of whoever was killed ``last`` then."""
 
-    def __init__(self, pid: int, place: Place, path: str = "", last: int = 0) -> None:
+    def __init__(
+        self,
+        pid: int | None,
+        place: Sequence[str | None],
+        killed: bool = False,
+        path: str = "",
+        last: int | None = None,
+    ) -> None:
         self.pid = pid
-        self.place = place
+        self.place: Place = (place[0], place[1], place[2])  # a list, where it was kept
+        self.killed = killed
         self.path = path
         self.last = last
-
-    def begin(self, path: str, microseconds: int) -> None:
-        """It says that it does."""
-        self.path, self.last = path, microseconds
-
-    def goes_on(self, microseconds: int) -> bool:
-        """Whether one that is killed now belongs to it."""
-        before, self.last = self.last, microseconds
-        return bool(self.path) and microseconds - before <= _TOGETHER
 
 
 def _record(event: str, report: Report, place: Place) -> dict[str, Value]:

@@ -62,6 +62,8 @@ class Accounts:
         if known.get("counts") is not None:
             self._counts = {path: (inode, n) for path, (inode, n) in known["counts"].items()}
         self._told: dict[str, int] = dict(known.get("told", {}))
+        #: Kills of which the log told that they were there or in a group below.
+        self._told_below: dict[str, int] = dict(known.get("told_below", {}))
         #: Kills of which the log told, but not where.
         self._unplaced: int = known.get("unplaced", 0)
         self._lost: int = known.get("lost", 0)
@@ -69,7 +71,8 @@ class Accounts:
     @property
     def settled(self) -> bool:
         """Whether there is nothing to be found out."""
-        return self._counts is not None and not (self._told or self._unplaced or self._lost)
+        told = self._told or self._told_below or self._unplaced
+        return self._counts is not None and not (told or self._lost)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -77,14 +80,16 @@ class Accounts:
         return {
             "counts": self._counts,
             "told": self._told,
+            "told_below": self._told_below,
             "unplaced": self._unplaced,
             "lost": self._lost,
         }
 
-    def tell(self, memcg: object) -> None:
+    def tell(self, memcg: object, or_below: bool = False) -> None:
         """The log has told of a kill there."""
         if isinstance(memcg, str):
-            self._told[memcg] = self._told.get(memcg, 0) + 1
+            told = self._told_below if or_below else self._told
+            told[memcg] = told.get(memcg, 0) + 1
         else:
             self._unplaced += 1
 
@@ -95,18 +100,25 @@ class Accounts:
     def settle(self, counts: Table) -> dict[str, int]:
         """How many of the lost ones were in which group; all begins anew with these counts.
 
-        One that was told without its place may have been in any group, and so is none that was
-        lost there for certain.
+        One that was told without its place may have been in any group, or in any of some, and so is
+        none that was lost there for certain.
         """
         found: dict[str, int] = {}
         if self._lost and self._counts is not None:
             for path, (inode, count) in counts.items():
                 before = self._counts.get(path, (inode, 0))
                 rose = count - before[1] if before[0] == inode else count
-                missing = rose - self._told.get(path, 0) - self._unplaced
+                missing = rose - self._told.get(path, 0) - self._perhaps_in(path)
                 if missing > 0:
                     found[path] = missing
         if sum(found.values()) > self._lost:
             found = {}  # they do not speak of the same groups
-        self._counts, self._told, self._unplaced, self._lost = counts, {}, 0, 0
+        self._counts, self._told, self._told_below = counts, {}, {}
+        self._unplaced = self._lost = 0
         return found
+
+    def _perhaps_in(self, path: str) -> int:
+        """How many of those that were told may have been in this group."""
+        above = [count for group, count in self._told_below.items()
+                 if f"{path}/".startswith(f"{group.rstrip('/')}/")]  # fmt: skip
+        return self._unplaced + sum(above)

@@ -142,8 +142,7 @@ class Log:
             for event in self._log:
                 if self._accounted is not None:
                     self._accounted += 1
-                # A member of a group that was killed may have been in one below.
-                self._groups.tell(None if event.get("group") else event.get("memcg"))
+                self._groups.tell(event.get("memcg"), or_below=bool(event.get("group")))
                 if event.event == "kill":
                     yield _with_limits(event)
             now = kills_of_machine()

@@ -27,7 +27,7 @@ class Events(harness.Events):
         self._log = KernelLog()
         self._file = self._log.descriptor
         self._summaries: dict[str, Event] = {}
-        self._chosen: Event = {}
+        self._chosen: Event = {"pid": "", "constraint": "none", "limit_memcg": ""}
         self._group = ""
         self.seen: list[Event] = []
 

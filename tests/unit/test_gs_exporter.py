@@ -182,18 +182,17 @@ RECORDED = Path(__file__).parent / "data" / "oomlogs" / "recorded"
 CROWD = [80, 77, 78, 79]
 
 
-@pytest.mark.parametrize("cut", [0, 100, 521, 522, 523, 524, 525, 526])
+@pytest.mark.parametrize("cut", [0, 520, 521, 522, 523, 524, 525, 526])
 def test_members_of_a_group_are_killed_with_the_chosen_one(tmp_path: Path, cut: int) -> None:
     """All are in the group, and nobody is counted twice, though the kernel kills the chosen one
     again; also by a reader that begins anew behind one of the lines."""
-    path = RECORDED / "6.1.192-group.log"
-    whole = path.read_text().splitlines(keepends=True)
-    first = tmp_path / "log"
+    whole = (RECORDED / "6.1.192-group.log").read_text().splitlines(keepends=True)[3:]
+    first, path = tmp_path / "first", tmp_path / "whole"
+    path.write_text("".join(whole))
     first.write_text("".join(line for line in whole if int(line.split(",")[1]) <= cut))
     before = KernelLog(str(first))
     told = list(before)
-    state = json.loads(json.dumps(before.state))
-    after = KernelLog(str(path), before.seq, state)
+    after = KernelLog(str(path), before.seq, json.loads(json.dumps(before.state)))
     told += after
     before.close()
     after.close()
@@ -205,20 +204,65 @@ def test_members_of_a_group_are_killed_with_the_chosen_one(tmp_path: Path, cut: 
     assert after.place_of(79) == (None if cut == 526 else "/gs-test-7")
 
 
-def test_who_is_killed_later_is_no_member() -> None:
-    """The kernel leaves summaries out where there are many; then nothing is said of the place."""
-    group = "Tasks in /a are going to be killed due to memory.oom.group set"
-    other = KILLED.replace("27260", "27261")
-    for after, place in ((900_000, "/a"), (1_100_000, None)):
-        reports = Reports()
-        reports.feed(SUMMARY)
-        reports.feed(KILLED, 5_000_000)
-        reports.feed(group, 5_000_000)
-        told = reports.feed(other, 5_000_000 + after)
-        assert told is not None and told["memcg"] == place
-        reports.feed(SUMMARY)
-        told = reports.feed(KILLED, 5_000_000 + after)
-        assert told is not None and (told["event"], told.get("group")) == ("kill", None)
+def summary_of(pid: int) -> str:
+    return SUMMARY.replace("pid=27260", f"pid={pid}")
+
+
+def kill_of(pid: int) -> str:
+    return KILLED.replace("process 27260", f"process {pid}")
+
+
+#: What the kernel says then of those below, in a group that it kills as a whole.
+GROUP = "Tasks in /system.slice/batch.service are going to be killed due to memory.oom.group set"
+PLACE = SUMMARY.partition("task_memcg=")[2].partition(",")[0]
+
+
+def told_of(lines: list[tuple[str, float]]) -> list[tuple[object, ...]]:
+    """Event, process and cgroup of what a log of these lines, with their seconds, tells."""
+    reports = Reports()
+    told = [reports.feed(line, int(seconds * 1e6)) for line, seconds in lines]
+    return [(one["event"], one["pid"], one["memcg"]) for one in told if one is not None]
+
+
+def test_a_storm_of_groups() -> None:
+    """When summaries may be left out a member is not to be told from the next one that is chosen;
+    and nobody is counted twice."""
+    lines, wanted = [], []
+    for number in range(20):
+        chosen, at = 100 * (number + 1), number * 0.2
+        if number < 10:
+            lines.append((summary_of(chosen), at))
+        members = [(kill_of(chosen + one), at) for one in (1, 2, 0)]
+        lines += [(kill_of(chosen), at), (GROUP, at), *members]
+        path = GROUP.split()[2] if number < 9 else None
+        first = PLACE if number < 10 else None
+        wanted += [("kill", chosen, first), ("kill", chosen + 1, path), ("kill", chosen + 2, path),
+                   ("again", chosen, first)]  # fmt: skip
+    assert told_of(lines) == wanted
+    later = told_of([*lines, (summary_of(7), 60), (kill_of(7), 60), (GROUP, 60), (kill_of(8), 70)])
+    assert later[-2:] == [("kill", 7, PLACE), ("kill", 8, GROUP.split()[2])]
+
+
+def test_what_a_group_line_does_not_tell() -> None:
+    """Without the chosen one (of a kernel without summaries, or behind a gap) members have no
+    place; one that had ended meanwhile is known by its summary."""
+    assert told_of([(GROUP, 0), (kill_of(8), 0)]) == [("kill", 8, None)]
+    old = [(kill_of(7), 0), (GROUP, 0), (kill_of(8), 0), (kill_of(7), 0)]
+    assert told_of(old) == [("kill", 7, None), ("kill", 8, None), ("again", 7, None)]
+    ended = told_of([(summary_of(7), 0), (GROUP, 0), (kill_of(8), 0)])
+    assert ended == [("kill", 8, GROUP.split()[2])]
+
+
+def test_a_gap_is_the_end_of_a_group(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    lines = [summary_of(7), kill_of(7), GROUP, kill_of(8)]
+    records(path, lines).close()
+    with path.open("a") as log:
+        log.write(f"6,109,109000,-;{kill_of(9)}\n")
+    whole = KernelLog(str(path))
+    assert [one["memcg"] for one in whole] == [PLACE, GROUP.split()[2], None]
+    assert whole.gap
+    whole.close()
 
 
 def test_a_name_that_looks_like_a_report() -> None:
@@ -365,6 +409,18 @@ def test_a_group_of_the_same_name_begins_anew(tree: Hierarchy) -> None:
 )
 def test_nothing_is_made_up(told: tuple[str | None, ...], lost: int, found: dict[str, int]) -> None:
     assert accounts({"/a": (7, 1)}, told, lost).settle({"/a": (7, 6)}) == found
+
+
+def test_who_may_have_been_below() -> None:
+    """Three members of a group that was killed as a whole; two others were lost."""
+    since = Accounts({"counts": {"/a": (7, 0), "/a/b": (8, 0), "/ab": (9, 0)}})
+    for _ in range(3):
+        since.tell("/a", or_below=True)
+    since.lose(2)
+    since = Accounts(json.loads(json.dumps(since.state)))
+    assert not since.settled
+    assert since.settle({"/a": (7, 1), "/a/b": (8, 2), "/ab": (9, 2)}) == {"/ab": 2}
+    assert since.settled
 
 
 def test_without_a_before_nothing_is_known() -> None:

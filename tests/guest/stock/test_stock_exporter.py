@@ -131,18 +131,18 @@ def test_killed_while_it_counts(exporter: Exporter, events: Events, memcg: Scene
         group = memcg.group(96 * MB)
         (group.path / "memory.oom.group").write_text("1")
         crowd = memcg.victim(str(CROWD - 1), group=group, name="crowd")
-        seen = len(events.all())
+        seen = len(events.all(event="kill"))
         running = subprocess.Popen([*words, "--textfile", "/tmp/gs.prom"], env=exporter.environment)
         try:
             wait_until(Path("/tmp/gs.prom").exists, timeout=60)
             crowd.go()
-            wait_until(lambda seen=seen: len(events.all()) > seen, timeout=60)
+            wait_until(lambda seen=seen: len(events.all(event="kill")) > seen, timeout=60)
         finally:
             running.kill()
             running.wait()
             Path("/tmp/gs.prom").unlink(missing_ok=True)
         assert crowd.wait() == -9
-        wait_until(lambda seen=seen: len(events.all()) >= seen + CROWD, timeout=60)
+        wait_until(lambda seen=seen: len(events.all(event="kill")) >= seen + CROWD, timeout=60)
     kills = events.all(event="kill")
     assert len(kills) == 3 * CROWD
     # The kernel kills the chosen one again with the others, where it is still there, and counts it.
