@@ -167,6 +167,8 @@ def run(request: frontend.Request, order: Order, as_json: bool) -> int:
     """Build, measure, print the table, write the files, beside the parts that were measured before.
     0 when it was measured: goals that are missed are a result."""
     parts = order.parts()
+    if not all(part.kernels for part in parts):
+        loopback.check()  # before hours of others
     kernels = Kernels(request)
     bootable = {name: kernels.bootable(name) for part in parts for name in part.kernels}
     others_work = _OthersWork()

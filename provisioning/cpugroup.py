@@ -71,7 +71,7 @@ def _remove(path: Path) -> None:
         try:
             path.rmdir()
             return
-        except OSError:
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise
+                raise HostFailed(f"the cpu cgroup {path} is not empty", str(error)) from None
             time.sleep(0.1)

@@ -27,6 +27,12 @@ COUNTS = (1, 4)
 PARTS = (1 / COUNTS[-1], None)
 
 
+def check() -> None:
+    """HostFailed where they cannot be measured."""
+    with cpugroup.made("gs-bench-check"):
+        pass
+
+
 def measure(kernel: Path, trials: int) -> list[dict[str, Any]]:
     """A row for each trial: how many hosts, with which part of a processor each, and nanoseconds
     until the last of them had it all."""

@@ -75,13 +75,20 @@ Check = Callable[[Facts], Iterator[Finding]]
 
 
 def gather(remote: Remote) -> Facts:
-    """Ask the host; errors as of Remote.run()."""
+    """Ask the host; errors as of Remote.run(). HostFailed where its shell says something of its
+    own, too, which would be taken for the answer of whatever is run there."""
     asked = time.time()
     words = ["sh", "-c", _SCRIPT.read_text(), _SCRIPT.name]
     if told := config.sudo_password():
         words.append("password")
     done = remote.run(words, shown=_SCRIPT.name, stdin=told and f"{told}\n")
-    return parse(done.stdout, asked)
+    facts = parse(done.stdout, asked)
+    if said := facts.values.get("greeting"):
+        text = next(filter(None, said), "")
+        what = f"{remote.host.name}: its shell says something with every command"
+        hint = "have ~/.bashrc there say nothing where $PS1 is not set"
+        raise HostFailed(what, f"{text!r}", hint, log=remote.log)
+    return facts
 
 
 def parse(text: str, asked: float) -> Facts:
@@ -97,7 +104,7 @@ def parse(text: str, asked: float) -> Facts:
 
 def judge(facts: Facts, checks: Sequence[Check]) -> list[Finding]:
     """What is in the way (bad), what should be known, and what is well."""
-    return [finding for check in dict.fromkeys(checks) for finding in check(facts)]
+    return [finding for check in checks for finding in check(facts)]
 
 
 def expect(remote: Remote, checks: Sequence[Check]) -> Facts:
@@ -124,13 +131,6 @@ def _system(facts: Facts) -> Iterator[Finding]:
                       f"there are {X86_64.name} and {ARM64.name}")  # fmt: skip
     if facts.attachment:
         yield Finding("kernel", NOTE, f"gs is in this kernel already ({facts.attachment})")
-
-
-def _shell(facts: Facts) -> Iterator[Finding]:
-    """What it adds would be taken for the answer of whatever is run there."""
-    if said := facts.one("greeting"):
-        yield Finding("shell", BAD, f"its shell says something with every command: {said!r}",
-                      "have ~/.bashrc say nothing where $PS1 is not set")  # fmt: skip
 
 
 def _installs(facts: Facts) -> Iterator[Finding]:
@@ -271,15 +271,15 @@ def _clock(facts: Facts) -> Iterator[Finding]:
         yield Finding("clock", WARNING, f"its clock is off by {off:.0f} s", "set it, with NTP")
 
 
-_COMMON: tuple[Check, ...] = (_system, _shell, _installs, _rights, _memory, _cgroups, _clock)
+_COMMON: tuple[Check, ...] = (_system, _installs, _rights, _memory, _cgroups, _clock)
 
 #: What is looked at before a kernel or the module is installed, and where a kernel is to be built.
 FOR_KERNEL = (*_COMMON, _loader, _space)
 FOR_MODULE = (*_COMMON, _headers)
-FOR_BUILD = (_shell, _building)
+FOR_BUILD = (_building,)
 
 #: Where nothing is to be installed: what a kernel is for.
-FOR_TARBALL: tuple[Check, ...] = (_system, _shell)
+FOR_TARBALL: tuple[Check, ...] = (_system,)
 
 #: Before a kernel is installed that was built here.
 BUILT_HERE = (_headers_of_ours,)

@@ -58,10 +58,10 @@ def tools(host: Host) -> Iterator[str]:
     programs, remote = payload.programs(), host.backend.remote
     # By who connects, who may be somebody else than who runs the checks: files are his.
     made = remote.run(["sh", "-c", 'mktemp -d "$HOME/.gs-verify-XXXXXX"'])
-    folder = made.stdout.strip()
+    folder = made.stdout.splitlines()[-1]  # a shell may greet first
     try:
         for tool in TOOLS:
             remote.put(programs / tool, Path(folder, tool), mode=0o755)
         yield folder
     finally:
-        host.run(f"rm -r {folder}")
+        host.run("rm -r %s", folder)

@@ -169,13 +169,16 @@ def test_what_would_be_done(fleet: Fleet) -> None:
 def test_a_shell_that_greets(fleet: Fleet) -> None:
     """With every command: what it says would be taken for the command's answer."""
     ssh = ["ssh", "-F", fleet.environment["GS_SSH_CONFIG"], "one"]
-    subprocess.run([*ssh, "cp .bashrc kept; sed -i '1i echo Welcome' .bashrc"], check=True)
+    greets = "cp .bashrc kept; sed -i '1i echo; echo Welcome' .bashrc"
+    subprocess.run([*ssh, greets], check=True)
     try:
-        done = fleet.invoke("build-kernel", "--dry-run", "--kernel", "6.1", "--host", "one")
+        planned = fleet.invoke("build-kernel", "--dry-run", "--kernel", "6.1", "--host", "one")
+        verified = fleet.invoke("verify", "--host", "one")
     finally:
         subprocess.run([*ssh, "mv kept .bashrc"], check=True)
-    assert done.returncode == 3
-    assert "its shell says something with every command: 'Welcome'" in done.stdout, done.stdout
+    for told, done in ((planned.stdout, planned), (verified.stderr, verified)):
+        assert done.returncode == 3
+        assert "its shell says something with every command: 'Welcome'" in told, told
 
 
 @pytest.mark.parametrize(
