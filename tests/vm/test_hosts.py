@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioning import loopback
 from provisioning.hosts.remote import connection_to
 from provisioning.vm import image, machines, qemu, sshd
 from tests.vm.fleet import PASSWORD, Fleet, open_to_all, state_of, stock_disk
@@ -164,6 +165,17 @@ def test_what_would_be_done(fleet: Fleet) -> None:
     assert "connection" not in bad["plain"], done.stdout
     assert "loader" in bad["one"] and "rights" not in bad["one"]
     assert "rights" in bad["plain"]
+
+
+def test_they_are_measured(tmp_path: Path) -> None:
+    """By the benchmark: one and four, with a part of a processor each and without a limit, which is
+    faster."""
+    (tmp_path / "kernel").write_bytes(os.urandom(3_000_000))
+    rows = loopback.measure(tmp_path / "kernel", trials=3)
+    took = {(row["part"], row["hosts"]): row["ns"] for row in rows}
+    assert list(took) == [(0.25, 1), (0.25, 4), (None, 1), (None, 4)] and len(rows) == 12
+    assert min(r["ns"] for r in rows if r["part"]) > min(r["ns"] for r in rows if not r["part"])
+    assert not list(Path("/sys/fs/cgroup").glob("**/gs-bench-*"))
 
 
 def test_a_shell_that_greets(fleet: Fleet) -> None:
