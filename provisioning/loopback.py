@@ -29,7 +29,7 @@ PARTS = (1 / COUNTS[-1], None)
 
 def check() -> None:
     """HostFailed where they cannot be measured."""
-    with cpugroup.made("gs-bench-check"):
+    with cpugroup.made(_group("check")):
         pass
 
 
@@ -39,7 +39,7 @@ def measure(kernel: Path, trials: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="gs-hosts-") as name, ExitStack() as stack:
         groups, servers = [], []
         for number in range(COUNTS[-1]):
-            groups.append(stack.enter_context(cpugroup.made(f"gs-bench-{number}")))
+            groups.append(stack.enter_context(cpugroup.made(_group(number))))
             folder, before = Path(name, f"{number}"), groups[-1].before
             servers.append(stack.enter_context(sshd.serving(folder, before=before)))
         names = stack.enter_context(_known(servers, Path(name)))
@@ -54,6 +54,11 @@ def measure(kernel: Path, trials: int) -> list[dict[str, Any]]:
                 for count in COUNTS
             ]
         return rows
+
+
+def _group(of: int | str) -> str:
+    """Its name, which is no other process's: two may measure at once."""
+    return f"gs-bench-{os.getpid()}-{of}"
 
 
 def _once(names: Sequence[str], kernel: Path) -> int:

@@ -85,10 +85,6 @@ class KernelLog:
                 if event is not None:
                     yield event
 
-    def _tell_gap(self, microseconds: int) -> None:
-        self.gap = True
-        self._reports.forget(microseconds)
-
     def _take(self, record: bytes) -> OomEvent | None:
         """Documentation/ABI/testing/dev-kmsg: "prefix,seq,microseconds,flags;text"."""
         head, _, text = record.partition(b";")
@@ -98,7 +94,8 @@ class KernelLog:
             if seq <= self.seq:
                 return None
             if seq > self.seq + 1:
-                self._tell_gap(microseconds)
+                self.gap = True
+                self._reports.forget(microseconds)
         self.seq = seq
         if prefix >> 3:
             return None  # somebody else's than the kernel's; it sees to that

@@ -87,7 +87,7 @@ def gather(remote: Remote) -> Facts:
         text = next(filter(None, said), "")
         what = f"{remote.host.name}: its shell says something with every command"
         hint = "have ~/.bashrc there say nothing where $PS1 is not set"
-        raise HostFailed(what, f"{text!r}", hint, log=remote.log)
+        raise HostFailed(what, repr(text), hint, log=remote.log)
     return facts
 
 

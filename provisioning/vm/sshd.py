@@ -17,9 +17,6 @@ from provisioning.vm import image, qemu, ssh_config
 
 PACKAGES = ("openssh-server", "procps", "sudo")
 
-#: Who may log in, each with a home: a host of its own to whoever connects.
-USERS = ("root", "gs-plain", "gs-admin", "gs-asked")
-
 #: root and these users take our key; sudo is for two of them, of which one is to give a password.
 #: Nothing of the host's is asked for.
 SCRIPT = """\
